@@ -1,0 +1,3 @@
+"""fracspike: fractional-order spiking neurons for PyTorch."""
+
+__version__ = "0.1.0"

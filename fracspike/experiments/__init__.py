@@ -1,0 +1,1 @@
+"""Reproductions of published work, one file and one registry line each."""

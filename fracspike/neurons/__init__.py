@@ -1,0 +1,1 @@
+"""Fractional-order spiking neurons."""

@@ -1,0 +1,106 @@
+"""Argument checks shared by the whole library: name, expected, got, remedy, in one line.
+
+Raised early and once, at the public entry points, so that inner loops stay free of them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import numbers
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+
+def one_of(name: str, value: object, choices: Iterable[str]) -> str:
+    """Return ``value`` if it is one of ``choices``.
+
+    Raises:
+        ValueError: with the list of choices and the nearest match.
+    """
+    known = sorted(choices)
+    if isinstance(value, str) and value in known:
+        return value
+    near = difflib.get_close_matches(str(value), known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"`{name}` must be one of {', '.join(map(repr, known))}; got {value!r}{hint}")
+
+
+def real(
+    name: str,
+    value: object,
+    *,
+    above: float = -math.inf,
+    at_least: float = -math.inf,
+    at_most: float = math.inf,
+    below: float = math.inf,
+    remedy: str = "",
+) -> float | Tensor:
+    """Return ``value``, a finite real number or floating tensor inside the stated bounds.
+
+    Raises:
+        TypeError: if it is neither a real number nor a real tensor.
+        ValueError: if any entry is NaN, infinite or out of bounds.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real | Tensor):
+        raise TypeError(f"`{name}` must be a number or a tensor, got {type(value).__name__}")
+    if isinstance(value, Tensor) and (value.is_complex() or value.dtype == torch.bool):
+        raise TypeError(f"`{name}` must be real, got a tensor of {value.dtype}")
+    if isinstance(value, Tensor) and value.numel() == 0:
+        raise ValueError(f"`{name}` must not be empty, got a tensor of shape {tuple(value.shape)}")
+    entries = value.detach() if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64)
+    inside = (entries > above) & (entries >= at_least) & (entries <= at_most) & (entries < below)
+    inside &= torch.isfinite(entries)
+    if not bool(inside.all()):
+        offender = entries[~inside].flatten()[0].item()
+        raise ValueError(
+            f"`{name}` must {_range_text(above, at_least, at_most, below)}, got {offender:g}"
+            + (f"; {remedy}" if remedy else "")
+        )
+    return value if isinstance(value, Tensor) else float(value)
+
+
+def _range_text(above: float, at_least: float, at_most: float, below: float) -> str:
+    low = f"({above:g}" if above > -math.inf else f"[{at_least:g}" if at_least > -math.inf else ""
+    high = f"{below:g})" if below < math.inf else f"{at_most:g}]" if at_most < math.inf else ""
+    if low and high:
+        return f"lie in {low}, {high}"
+    if low:
+        return f"be > {above:g}" if above > -math.inf else f"be >= {at_least:g}"
+    if high:
+        return f"be < {below:g}" if below < math.inf else f"be <= {at_most:g}"
+    return "be finite"
+
+
+def order(name: str, value: object) -> float | Tensor:
+    """Return ``value``, a Caputo order (or a tensor of orders) in (0, 1]."""
+    return real(name, value, above=0.0, at_most=1.0, remedy="for integer order pass alpha=1")
+
+
+def all_finite(name: str, value: Tensor) -> Tensor:
+    """Return the floating tensor ``value`` if it holds neither NaN nor infinity.
+
+    Raises:
+        TypeError: if it is no real floating-point tensor.
+        ValueError: with the index of the first offending entry.
+    """
+    if not isinstance(value, Tensor):
+        raise TypeError(f"`{name}` must be a torch.Tensor, got {type(value).__name__}; use torch.as_tensor")
+    if not value.is_floating_point():
+        raise TypeError(f"`{name}` must be a floating-point tensor, got {value.dtype}; call .float() first")
+    finite = torch.isfinite(value.detach())
+    if not bool(finite.all()):
+        index = tuple(int(i) for i in (~finite).nonzero()[0])
+        raise ValueError(f"`{name}` must be finite, got {value[index].item()} at index {index}")
+    return value
+
+
+def positive_int(name: str, value: object, *, at_least: int = 1) -> int:
+    """Return ``value``, a whole number not below ``at_least``."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"`{name}` must be a whole number, got {value!r}")
+    if value < at_least:
+        raise ValueError(f"`{name}` must be >= {at_least}, got {value}")
+    return int(value)
