@@ -4,3 +4,9 @@ if __name__ == "solvers":  # a bare `solvers` is shadowed by any solvers.py besi
     raise ImportError(
         "this package is imported as `fracspike.solvers`, not as `solvers`; install fracspike with pip"
     )
+
+from .integrate import fdeint
+from .memory import Full, Memory
+from .methods import METHODS
+
+__all__ = ["METHODS", "Full", "Memory", "fdeint"]
