@@ -1,1 +1,45 @@
-"""Surrogate gradients: a Heaviside step forward, a smooth derivative backward."""
+"""Surrogate gradients: a Heaviside step forward, a smooth derivative backward.
+
+Three ways to call each: the module ``ATan(alpha=2.0)(x)``, the function ``functional.atan(x, alpha=2.0)``,
+and by name ``get("atan", alpha=2.0)``, where ``get("snntorch.atan")`` knows other libraries' names as well.
+"""
+
+from . import aliases as _aliases  # noqa: F401 -- registers the names
+from . import functional
+from .base import Surrogate
+from .bells import Gaussian
+from .fields import any_real, choice, flag, non_negative, positive, whole
+from .noisy import NoisyThreshold, noisy_threshold
+from .piecewise import Rectangle
+from .plots import plot_surrogates
+from .registry import Wrapped, aliases, get, names, register, resolve
+from .sigmoids import ATan, FastSigmoid, Sigmoid
+from .spike import SmoothSpikeFunction, SpikeFunction, heaviside
+
+__all__ = [
+    "ATan",
+    "FastSigmoid",
+    "Gaussian",
+    "NoisyThreshold",
+    "Rectangle",
+    "Sigmoid",
+    "SmoothSpikeFunction",
+    "SpikeFunction",
+    "Surrogate",
+    "Wrapped",
+    "aliases",
+    "any_real",
+    "choice",
+    "flag",
+    "functional",
+    "get",
+    "heaviside",
+    "names",
+    "noisy_threshold",
+    "non_negative",
+    "plot_surrogates",
+    "positive",
+    "register",
+    "resolve",
+    "whole",
+]
