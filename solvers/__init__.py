@@ -4,3 +4,7 @@ if __name__ == "solvers":  # a bare `solvers` is shadowed by any solvers.py besi
     raise ImportError(
         "this package is imported as `fracspike.solvers`, not as `solvers`; install fracspike with pip"
     )
+
+from .mittag_leffler import mittag_leffler
+
+__all__ = ["mittag_leffler"]
