@@ -8,5 +8,6 @@ if __name__ == "solvers":  # a bare `solvers` is shadowed by any solvers.py besi
 from .integrate import fdeint
 from .memory import Full, Memory
 from .methods import METHODS
+from .mittag_leffler import mittag_leffler
 
-__all__ = ["METHODS", "Full", "Memory", "fdeint"]
+__all__ = ["METHODS", "Full", "Memory", "fdeint", "mittag_leffler"]

@@ -55,10 +55,10 @@ def real(
     inside &= torch.isfinite(entries)
     if not bool(inside.all()):
         offender = entries[~inside].flatten()[0].item()
-        raise ValueError(
-            f"`{name}` must {_range_text(above, at_least, at_most, below)}, got {offender:g}"
-            + (f"; {remedy}" if remedy else "")
-        )
+        bounds = _range_text(above, at_least, at_most, below)
+        if math.isinf(offender) and "finite" not in bounds:  # "must be <= 0, got -inf" would puzzle
+            bounds += " and be finite"
+        raise ValueError(f"`{name}` must {bounds}, got {offender:g}" + (f"; {remedy}" if remedy else ""))
     return value if isinstance(value, Tensor) else float(value)
 
 
