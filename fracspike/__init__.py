@@ -1,6 +1,8 @@
 """fracspike: fractional-order spiking neurons for PyTorch."""
 
-from . import surrogate
-
-__all__ = ["surrogate"]
 __version__ = "0.1.0"
+
+from . import surrogate
+from .neurons import FractionalLIF, Simulation, State
+
+__all__ = ["FractionalLIF", "Simulation", "State", "surrogate"]

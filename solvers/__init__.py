@@ -5,9 +5,21 @@ if __name__ == "solvers":  # a bare `solvers` is shadowed by any solvers.py besi
         "this package is imported as `fracspike.solvers`, not as `solvers`; install fracspike with pip"
     )
 
+from . import checks
 from .integrate import fdeint
-from .memory import Full, Memory
-from .methods import METHODS
+from .memory import Full, Memory, Past
+from .methods import L1, METHODS, L1Explicit, Method
 from .mittag_leffler import mittag_leffler
 
-__all__ = ["METHODS", "Full", "Memory", "fdeint", "mittag_leffler"]
+__all__ = [
+    "L1",
+    "METHODS",
+    "Full",
+    "L1Explicit",
+    "Memory",
+    "Method",
+    "Past",
+    "checks",
+    "fdeint",
+    "mittag_leffler",
+]

@@ -144,7 +144,9 @@ def _flatten(
 
     def split(y: Tensor) -> tuple[Tensor, ...]:
         lead = y.shape[:-1]
-        return tuple(p.reshape(*lead, *s) for p, s in zip(torch.split(y, sizes, dim=-1), shapes, strict=True))
+        return tuple(
+            p.reshape((*lead, *s)) for p, s in zip(torch.split(y, sizes, dim=-1), shapes, strict=True)
+        )
 
     def field(t: Tensor, y: Tensor) -> Tensor:
         values = rhs(t, split(y))

@@ -18,6 +18,14 @@ class Past(ABC):
         """Remember ``item``, of the state's shape, as the newest."""
 
     @abstractmethod
+    def amend(self, change: Tensor) -> None:
+        """Add ``change`` to the newest item."""
+
+    @abstractmethod
+    def forget(self, where: Tensor) -> None:
+        """Erase the past of the states for which ``where`` is true."""
+
+    @abstractmethod
     def weighted_sum(self) -> Tensor | float:
         r"""Return :math:`\\sum_{m \\ge 1} k_m q_{n-m}`, the newest item having ``m = 1``."""
 
@@ -45,29 +53,87 @@ class Full(Memory):
     """
 
     def begin(self, kernel: Tensor, items: Iterable[Tensor] = ()) -> Past:
-        """Start the solve; see :class:`Memory`."""
-        return _FullPast(kernel, list(items))
+        """Start a solve; see :class:`Memory`."""
+        past = _GraphPast(kernel) if torch.is_grad_enabled() else _BufferPast(kernel)
+        for item in items:
+            past.append(item)
+        return past
 
 
-class _FullPast(Past):
-    def __init__(self, kernel: Tensor, items: list[Tensor]) -> None:
-        self._kernel = kernel
-        self._items = items
+class _BufferPast(Past):
+    """One buffer, written in place: for when no graph is recorded."""
+
+    def __init__(self, kernel: Tensor) -> None:
+        self._backwards = kernel.flip(0)  # newest item last, as in the buffer
+        self._buffer: Tensor | None = None
+        self._count = 0
 
     def append(self, item: Tensor) -> None:
-        self._items.append(item)
+        if self._buffer is None:
+            self._buffer = item.new_empty((len(self._backwards), *item.shape))
+        self._buffer[self._count] = item
+        self._count += 1
+
+    def amend(self, change: Tensor) -> None:
+        if self._buffer is not None:
+            self._buffer[self._count - 1] += change
+
+    def forget(self, where: Tensor) -> None:
+        if self._buffer is not None:
+            self._buffer[: self._count].masked_fill_(where, 0.0)
 
     def items(self) -> list[Tensor]:
-        return list(self._items)
+        return [] if self._buffer is None else list(self._buffer[: self._count])
 
     def weighted_sum(self) -> Tensor | float:
-        if not self._items:
+        if self._buffer is None:
             return 0.0
-        past = torch.stack(self._items)
-        weights = self._kernel[1 : len(self._items) + 1].flip(0)
-        if weights.dim() == 1:  # one order for all states: a matrix-vector product
-            return torch.tensordot(weights, past, dims=1)  # type: ignore[no-any-return]
-        return (weights.reshape(len(past), *_pad(weights, past)) * past).sum(0)
+        end = len(self._backwards) - 1  # leave out the weight of lag 0
+        return _weigh(self._backwards[end - self._count : end], self._buffer[: self._count])
+
+
+class _GraphPast(Past):
+    """A list, never written in place: for plain autograd."""
+
+    BLOCK = 64  # items are stacked once for all in blocks, so that a long past is not copied at each step
+
+    def __init__(self, kernel: Tensor) -> None:
+        self._kernel = kernel
+        self._blocks: list[Tensor] = []
+        self._recent: list[Tensor] = []
+
+    def append(self, item: Tensor) -> None:
+        if len(self._recent) == self.BLOCK:
+            self._blocks.append(torch.stack(self._recent))
+            self._recent = []
+        self._recent.append(item)
+
+    def amend(self, change: Tensor) -> None:
+        self._recent[-1] = self._recent[-1] + change
+
+    def forget(self, where: Tensor) -> None:
+        self._blocks = [block.masked_fill(where, 0.0) for block in self._blocks]
+        self._recent = [item.masked_fill(where, 0.0) for item in self._recent]
+
+    def items(self) -> list[Tensor]:
+        return [item for block in self._blocks for item in block] + self._recent
+
+    def weighted_sum(self) -> Tensor | float:
+        if not self._recent:
+            return 0.0
+        total: Tensor | float = 0.0
+        lag = len(self._blocks) * self.BLOCK + len(self._recent)
+        for block in (*self._blocks, torch.stack(self._recent)):
+            total = total + _weigh(self._kernel[lag - len(block) + 1 : lag + 1].flip(0), block)
+            lag -= len(block)
+        return total
+
+
+def _weigh(weights: Tensor, block: Tensor) -> Tensor:
+    if weights.dim() == 1:  # one order for all states: a matrix-vector product
+        product: Tensor = torch.tensordot(weights, block, dims=1)
+        return product
+    return (weights.reshape(len(block), *_pad(weights, block)) * block).sum(0)
 
 
 def _pad(weights: Tensor, past: Tensor) -> list[int]:

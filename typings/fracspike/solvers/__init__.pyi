@@ -1,1 +1,2 @@
 from solvers import *
+from solvers import checks as checks

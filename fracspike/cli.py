@@ -1,0 +1,95 @@
+"""The command line: thin, every command is a call of the library."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import click
+
+import fracspike
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(fracspike.__version__, prog_name="fracspike")
+def cli() -> None:
+    """Fractional-order spiking neurons: reproduce papers, train networks, simulate neurons."""
+
+
+@cli.command()
+@click.argument("name", required=False)
+@click.option("--list", "show_list", is_flag=True, help="List the experiments and exit.")
+@click.option("--out", default="results", show_default=True, help="Folder; results go to OUT/NAME.")
+@click.option("--quick", is_flag=True, help="A smaller run of the same experiment.")
+@click.option("--seed", default=0, show_default=True, help="Seed of every random draw.")
+def reproduce(name: str | None, show_list: bool, out: str, quick: bool, seed: int) -> None:
+    """Run a published experiment and compare it with the published numbers.
+
+    Writes results.json, tables and figures; the exit status is 0 only if every row that has a
+    tolerance is within it.
+    """
+    from fracspike import experiments
+    from fracspike.experiments import report
+
+    if show_list:
+        for known in experiments.MODULES:
+            entry = experiments.get(known)
+            click.echo(f"{entry.name:16} {entry.title} ({entry.duration})\n{'':16} {entry.source}")
+        return
+    if name is None:
+        raise click.UsageError("name an experiment, or pass --list to see them")
+    experiment = experiments.get(name)
+    run = report.prepare(experiment, out, quick=quick, seed=seed)
+    click.echo(f"{experiment.title}\n{experiment.source}\nabout {experiment.duration}; seed {seed}")
+    start = time.perf_counter()
+    rows = experiment.run(run)
+    seconds = time.perf_counter() - start
+    path = report.write_results(experiment, run, rows, seconds)
+    click.echo("\n" + report.table(rows))
+    click.echo(f"\n{seconds:.1f} s; results, tables and figures in {path.parent}")
+    outside = [row for row in rows if row.within is False]
+    if outside:
+        raise click.ClickException(f"{len(outside)} of {len(rows)} rows lie outside their tolerance")
+
+
+@cli.command()
+@click.option("--alpha", default=0.6, show_default=True, help="Caputo order in (0, 1].")
+@click.option("--tau", default=20.0, show_default=True, help="Membrane time constant (ms).")
+@click.option("--current", default=1.5, show_default=True, help="Constant current.")
+@click.option("--duration", default=500.0, show_default=True, help="Simulated time (ms).")
+@click.option("--dt", default=0.1, show_default=True, help="Time step (ms).")
+@click.option("--threshold", default=1.0, show_default=True)
+@click.option("--reset", default="subtract", show_default=True, help="subtract, value or none.")
+@click.option("--reset-memory", default="jump", show_default=True, help="jump or overwrite.")
+@click.option("--refractory", default=0.0, show_default=True, help="Refractory period (ms).")
+@click.option(
+    "--method", default=None, help="exact, or a solver's name; by default what fits the reset memory."
+)
+@click.option("--out", default="results", show_default=True, help="Folder; results go to OUT/simulate.")
+def simulate(out: str, **options: float | str | None) -> None:
+    """Simulate one neuron: spike times, trace and figure."""
+    from fracspike.files import output_folder
+    from fracspike.single import simulate_one
+
+    folder = output_folder(Path(out) / "simulate")
+    spikes = simulate_one(folder, **options)  # type: ignore[arg-type]
+    click.echo(f"{len(spikes)} spikes" + (f", first at {spikes[0]:g} ms" if len(spikes) else ""))
+    click.echo(f"trace.csv, spikes.csv and trace.png in {folder}")
+
+
+def main() -> None:
+    """Run the command line; every expected failure is one line and a non-zero exit status."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("fracspike: interrupted", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        click.echo(f"fracspike: {error.format_message()}", err=True)
+        sys.exit(error.exit_code)
+    except (ValueError, TypeError, RuntimeError, OSError, ImportError) as error:
+        click.echo(f"fracspike: {' '.join(str(error).split())}", err=True)
+        sys.exit(1)

@@ -1,0 +1,138 @@
+"""What an experiment reports: published beside measured, with a tolerance fixed before the run."""
+
+from __future__ import annotations
+
+import csv
+import platform
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import fracspike
+from fracspike.files import output_folder, replacing, write_json
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Row:
+    """One compared quantity.
+
+    Attributes:
+        quantity: what, with its unit.
+        published: the published value; None if there is none.
+        source: where it was published: paper with table or figure, or program.
+        measured: ours.
+        tolerance: largest allowed difference; None if the row only informs.
+    """
+
+    quantity: str
+    published: float | None
+    source: str
+    measured: float
+    tolerance: float | None = None
+
+    @property
+    def within(self) -> bool | None:
+        """Whether the measured value agrees with the published; None where nothing was promised."""
+        if self.tolerance is None or self.published is None:
+            return None
+        return abs(self.measured - self.published) <= self.tolerance
+
+
+@dataclass(frozen=True)
+class Run:
+    """What an experiment is given: where to write, how much to do, and which seed."""
+
+    folder: Path
+    quick: bool = False
+    seed: int = 0
+
+    def save_figure(self, name: str, figure: Figure) -> None:
+        """Write ``figure`` as ``name``.png and let go of it."""
+        with replacing(self.folder / f"{name}.png") as path:
+            figure.savefig(path, dpi=110)
+        figure.clear()
+
+    def save_table(self, name: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        """Write ``rows`` as ``name``.csv."""
+        with replacing(self.folder / f"{name}.csv") as path, path.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(header)
+            writer.writerows(rows)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A published claim that one command checks.
+
+    Attributes:
+        name: what the command line calls it.
+        title: one line.
+        source: the paper.
+        duration: about how long it takes on two cores, as text.
+        run: does the work and returns the rows.
+    """
+
+    name: str
+    title: str
+    source: str
+    duration: str
+    run: Callable[[Run], list[Row]]
+
+
+def write_results(experiment: Experiment, run: Run, rows: Sequence[Row], seconds: float) -> Path:
+    """Write ``results.json`` and return its path."""
+    content: dict[str, Any] = {
+        "experiment": experiment.name,
+        "title": experiment.title,
+        "source": experiment.source,
+        "quick": run.quick,
+        "rows": [{**asdict(row), "within": row.within} for row in rows],
+        "seed": run.seed,
+        "seconds": round(seconds, 2),
+        "versions": versions(),
+    }
+    path = run.folder / "results.json"
+    write_json(path, content)
+    return path
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a number may depend on."""
+    return {
+        "fracspike": fracspike.__version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "numpy")},
+    }
+
+
+def prepare(experiment: Experiment, out: str | Path, *, quick: bool, seed: int) -> Run:
+    """Return the run of ``experiment`` that writes to ``out/NAME``; fails at once if it cannot."""
+    return Run(folder=output_folder(Path(out) / experiment.name), quick=quick, seed=seed)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return the rows as text, aligned, for a terminal."""
+    marks = {None: "", True: "ok", False: "OUTSIDE"}
+    cells = [("quantity", "published", "measured", "tolerance", "")] + [
+        (
+            row.quantity,
+            _number(row.published),
+            _number(row.measured),
+            _number(row.tolerance),
+            marks[row.within],
+        )
+        for row in rows
+    ]
+    widths = [max(len(line[i]) for line in cells) for i in range(5)]
+    return "\n".join(
+        "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.6g}"

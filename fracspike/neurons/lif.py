@@ -1,0 +1,310 @@
+"""The fractional leaky integrate-and-fire neuron."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fracspike import surrogate as surrogates
+from fracspike.solvers import METHODS, Full, Memory, checks
+
+from . import parameters
+from .membrane import Differences, Membrane, Propagator
+from .reset import RESETS
+from .state import Simulation, State
+
+EXACT = "exact"
+RESET_MEMORIES = ("jump", "overwrite")
+LEARNABLE = ("alpha", "tau", "threshold", "resistance", "v_reset")
+
+
+class FractionalLIF(nn.Module):
+    r"""A layer of leaky integrate-and-fire neurons with a Caputo derivative of order alpha.
+
+    .. math:: \tau^\alpha D^\alpha v = -(v - v_\text{rest}) + R\, I(t)
+
+    ``current[n]`` is held over :math:`(t_n, t_{n+1}]` and output ``n`` belongs to
+    :math:`t_{n+1}`, so as many steps come out as go in. A spike is decided at the end of a step on
+    the potential before reset, ``v >= threshold``, and the same spike value drives the output and
+    the reset. The layer holds no state between calls: each starts at rest unless ``state`` is given.
+
+    With ``reset_memory="jump"`` each reset relaxes by itself, so under constant current the rate
+    falls like :math:`t^{\alpha-1}`: the neuron adapts. With ``"overwrite"`` the spike count depends
+    on ``dt`` unless there is a refractory period.
+
+    Args:
+        alpha: Caputo order in (0, 1]; 1 is the ordinary LIF neuron.
+        tau: membrane time constant, in the unit of ``dt``.
+        threshold: potential at and above which the neuron spikes.
+        dt: time step.
+        v_rest: resting potential, at which every call starts.
+        resistance: potential per unit of current.
+        surrogate: what makes the spike of ``v - threshold``: a name (``"atan"``,
+            ``"atan:alpha=2"``), a surrogate class or instance, or any callable.
+        reset: ``"subtract"`` (soft: the threshold's height above rest is taken off), ``"value"``
+            (hard: to ``v_reset``) or ``"none"``.
+        reset_memory: how the reset enters the memory: ``"jump"`` (outside the derivative; converges
+            as ``dt`` falls) or ``"overwrite"`` (the reset potential replaces the true one).
+        v_reset: potential after a hard reset.
+        refractory: time for which the potential is held after a spike, the unit of ``dt``; a
+            multiple of ``dt``.
+        method: ``"exact"`` (no error between spikes at any ``dt``) or a name in
+            ``fracspike.solvers.METHODS``. By default ``"exact"``, but ``"l1"`` with
+            ``"overwrite"``, which no exact solution has.
+        memory: what is kept of the past, ``Full()`` by default.
+        learn: names among ``"alpha"``, ``"tau"``, ``"threshold"``, ``"resistance"``, ``"v_reset"``
+            that become parameters, kept in their range by a parametrisation.
+        size: shape of the layer's neurons, such as ``(N,)``, if they have parameters of their own;
+            broadcasts over the trailing dimensions of the current.
+        detach_reset: if true, no gradient flows through the reset.
+
+    Raises:
+        TypeError: if an argument is of the wrong kind.
+        ValueError: if one is out of range, unknown, or does not go with another.
+
+    Source: Teka, Marinov and Santamaria (2014), PLoS Comput. Biol. 10(3):e1003526, for the model
+    (there with ``tau_a = tau**alpha`` on the left); ``docs/neurons.md`` for the reset memories.
+
+    >>> import torch
+    >>> lif = FractionalLIF(alpha=0.5, tau=1.0, dt=0.001)
+    >>> spikes = lif(torch.full((3000, 1), 1.5))
+    >>> spikes.nonzero()[:, 0].mul(0.001)  # the first spike solves 1.5 (1 - E(-sqrt(t))) = 1
+    tensor([2.0460])
+    """
+
+    alpha: Tensor
+    tau: Tensor
+    threshold: Tensor
+    resistance: Tensor
+    v_rest: Tensor
+    v_reset: Tensor
+
+    def __init__(
+        self,
+        alpha: float | Tensor = 0.7,
+        tau: float | Tensor = 2.0,
+        threshold: float | Tensor = 1.0,
+        dt: float = 1.0,
+        v_rest: float | Tensor = 0.0,
+        resistance: float | Tensor = 1.0,
+        surrogate: str | type[nn.Module] | Callable[[Tensor], Tensor] = "sigmoid",
+        reset: str = "subtract",
+        reset_memory: str = "jump",
+        v_reset: float | Tensor = 0.0,
+        refractory: float = 0.0,
+        method: str | None = None,
+        memory: Memory | None = None,
+        learn: Sequence[str] = (),
+        size: int | Sequence[int] | None = None,
+        detach_reset: bool = False,
+    ) -> None:
+        super().__init__()
+        self.reset = checks.one_of("reset", reset, RESETS)
+        self.reset_memory = checks.one_of("reset_memory", reset_memory, RESET_MEMORIES)
+        self.method = _method(method, self.reset_memory)
+        self.memory = Full() if memory is None else memory
+        if not isinstance(self.memory, Memory):
+            raise TypeError(f"`memory` must be a Memory such as Full(), got {memory!r}")
+        self.dt = float(checks.real("dt", dt, above=0.0))
+        self.refractory = float(checks.real("refractory", refractory, at_least=0.0))
+        self._hold = _steps(self.refractory, self.dt)
+        self.detach_reset = bool(detach_reset)
+        self.surrogate = surrogates.resolve(surrogate)
+        self._register(
+            {
+                "alpha": checks.order("alpha", alpha),
+                "tau": checks.real("tau", tau, above=0.0),
+                "threshold": checks.real("threshold", threshold),
+                "resistance": checks.real("resistance", resistance),
+                "v_rest": checks.real("v_rest", v_rest),
+                "v_reset": checks.real("v_reset", v_reset),
+            },
+            learn,
+            parameters.size_tuple(size),
+        )
+
+    def _register(
+        self, values: dict[str, float | Tensor], learn: Sequence[str], size: tuple[int, ...] | None
+    ) -> None:
+        learned = {learn} if isinstance(learn, str) else set(learn)
+        for name in learned:
+            checks.one_of("learn", name, LEARNABLE)
+        shapes = {tuple(v.shape) for v in values.values() if isinstance(v, Tensor) and v.dim() > 0}
+        if size is None and len(shapes) == 1:
+            size = shapes.pop()
+        tensors = {
+            name: parameters.expand(
+                name, value, size if name in learned or isinstance(value, Tensor) else None
+            )
+            for name, value in values.items()
+        }
+        self.size = size
+        _check_levels(self.reset, tensors)
+        floor = float(tensors["v_rest"].max())
+        ranges = {
+            "alpha": parameters.UnitInterval(),
+            "tau": parameters.Above(0.0),
+            "threshold": parameters.Above(floor),
+        }
+        for name, value in tensors.items():
+            parameters.register(self, name, value, ranges.get(name), name in learned)
+
+    def forward(self, current: Tensor, state: State | None = None) -> Tensor:
+        """Return the spikes for a current: ``(T, B, *) -> (T, B, *)``.
+
+        Args:
+            current: input current ``(T, B, *)``, floating point and finite.
+            state: where to start, from :meth:`simulate`; at rest by default.
+        """
+        return self.simulate(current, state).spikes
+
+    def simulate(self, current: Tensor, state: State | None = None) -> Simulation:
+        """Return spikes, potentials and the state to go on from.
+
+        Args:
+            current: input current ``(T, B, *)``, floating point and finite.
+            state: where to start: ``run.state`` of an earlier call, or :meth:`initial_state`.
+
+        Raises:
+            TypeError: if ``current`` is not a floating-point tensor or ``state`` not a State.
+            ValueError: if the current is not finite, or a shape or the state does not fit.
+
+        >>> import torch
+        >>> lif = FractionalLIF(alpha=0.6)
+        >>> whole = lif.simulate(torch.ones(20, 1))
+        >>> first = lif.simulate(torch.ones(12, 1))
+        >>> second = lif.simulate(torch.ones(8, 1), state=first.state)
+        >>> torch.allclose(whole.voltage[12:], second.voltage)
+        True
+        """
+        self._check_current(current)
+        if state is None:
+            state = self.initial_state(current[0])
+        self._check_state(state, current)
+        membrane = self._membrane(state, steps=len(current), dtype=current.dtype)
+        drive = self.resistance.to(current.dtype) * current
+        threshold = self.threshold.to(current.dtype)
+        refractory = state.refractory
+        spikes, after_reset, before_reset = [], [], []
+        for u in drive:
+            clamped = refractory > 0 if self._hold else None
+            before = membrane.advance(u, clamped)
+            spike = self.surrogate(before - threshold)
+            if clamped is not None:
+                spike = torch.where(clamped, 0.0, spike)
+                fired = spike.detach() > 0.5  # a soft spike counts as one from a half
+                refractory = torch.where(fired, self._hold, (refractory - 1).clamp(min=0))
+            reset_spike = spike.detach() if self.detach_reset else spike
+            after = RESETS[self.reset](before, reset_spike, self)
+            membrane.settle(before, after)
+            spikes.append(spike)
+            before_reset.append(before)
+            after_reset.append(after)
+        return Simulation(
+            spikes=torch.stack(spikes),
+            voltage=torch.stack(after_reset),
+            pre_reset=torch.stack(before_reset),
+            state=State(
+                membrane.v, torch.stack(membrane.past.items()), membrane.drive, refractory, self._kind
+            ),
+        )
+
+    def initial_state(self, like: Tensor, v: float | Tensor | None = None) -> State:
+        """Return the state of a neuron with no past.
+
+        Args:
+            like: a tensor ``(B, *)`` of the shape, dtype and device wanted.
+            v: initial potential, broadcastable to ``like``; ``v_rest`` by default.
+        """
+        start = torch.as_tensor(self.v_rest if v is None else checks.real("v", v), dtype=torch.float64)
+        return State.at(start.to(like).expand(like.shape), self._kind)
+
+    @property
+    def _kind(self) -> str:
+        return f"{self.method}/{self.reset_memory}"
+
+    def _membrane(self, state: State, steps: int, dtype: torch.dtype) -> Membrane:
+        count = len(state.past) + steps + 1
+        v_rest = self.v_rest.to(dtype)
+        if self.method == EXACT:
+            kernel = Propagator.kernel(self.alpha, self.tau, self.dt, count)
+            return Propagator(state, v_rest, kernel.to(dtype), self.memory)
+        rule = METHODS[self.method]()
+        alpha, tau = self.alpha.double(), self.tau.double()
+        coefficients = rule.coefficients(alpha, self.dt, count)
+        return Differences(
+            state,
+            v_rest,
+            coefficients.kernel.to(dtype),
+            (coefficients.gain / tau**alpha).to(dtype),
+            self.memory,
+            implicit=rule.implicit,
+            overwrite=self.reset_memory == "overwrite",
+        )
+
+    def _check_current(self, current: Tensor) -> None:
+        checks.all_finite("current", current)
+        if current.dim() < 1 or len(current) < 1:
+            raise ValueError(f"`current` must have shape (T, B, *) with T >= 1, got {tuple(current.shape)}")
+        if self.size is not None and tuple(current.shape[1:][-len(self.size) :]) != self.size:
+            raise ValueError(
+                f"`current` must end in the neurons' shape {self.size}, got {tuple(current.shape)}"
+            )
+
+    def _check_state(self, state: State, current: Tensor) -> None:
+        if not isinstance(state, State):
+            raise TypeError(f"`state` must be a State, from run.state, got {type(state).__name__}")
+        if state.kind != self._kind:
+            raise ValueError(f"`state` must come from a {self._kind} neuron, got {state.kind}")
+        if state.v.shape != current.shape[1:] or state.v.dtype != current.dtype:
+            raise ValueError(
+                f"`state` must match the current, {tuple(current.shape[1:])} of {current.dtype}; "
+                f"got {tuple(state.v.shape)} of {state.v.dtype}"
+            )
+
+    def extra_repr(self) -> str:
+        """Return the parameters, for printing."""
+        numbers = ", ".join(f"{name}={_short(getattr(self, name))}" for name in ("alpha", "tau", "threshold"))
+        return (
+            f"{numbers}, dt={self.dt:g}, reset={self.reset!r}, reset_memory={self.reset_memory!r}, "
+            f"refractory={self.refractory:g}, method={self.method!r}"
+        )
+
+
+def _method(method: str | None, reset_memory: str) -> str:
+    if method is None:
+        return EXACT if reset_memory == "jump" else "l1"
+    checks.one_of("method", method, (EXACT, *METHODS))
+    if method == EXACT and reset_memory == "overwrite":
+        raise ValueError(
+            "`method` must be a difference scheme with reset_memory='overwrite', which has no exact "
+            "solution; got 'exact': pass method='l1' or reset_memory='jump'"
+        )
+    return method
+
+
+def _steps(refractory: float, dt: float) -> int:
+    steps = round(refractory / dt)
+    if abs(refractory / dt - steps) > 1e-6:
+        raise ValueError(
+            f"`refractory` must be a multiple of dt={dt:g}, got {refractory:g}; the nearest is {steps * dt:g}"
+        )
+    return steps
+
+
+def _check_levels(reset: str, at: dict[str, Tensor]) -> None:
+    floors = {"subtract": ("v_rest",), "value": ("v_rest", "v_reset"), "none": ()}
+    for name in floors[reset]:
+        if bool((at["threshold"] <= at[name]).any()):
+            raise ValueError(
+                f"`threshold` must lie above `{name}`, got {_short(at['threshold'])} and {_short(at[name])}; "
+                "set all potentials on one scale"
+            )
+
+
+def _short(value: Tensor) -> str:
+    if value.dim() == 0:
+        return f"{value.item():.4g}"
+    return f"{value.min().item():.4g}..{value.max().item():.4g}"

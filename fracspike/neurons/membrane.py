@@ -1,0 +1,135 @@
+r"""How the membrane potential advances: the maths of the leak and its memory, nothing of spikes.
+
+The equation is :math:`\tau^\alpha D^\alpha v = -(v - v_\text{rest}) + u`, with ``u`` (resistance
+times current) held over each step.  A membrane advances one step at a time and is told
+afterwards what a spike made of the potential.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from fracspike.solvers import Memory, Past, mittag_leffler
+
+from .state import State
+
+
+class Membrane(ABC):
+    """A leaky membrane with memory, for one call of a neuron.
+
+    Attributes:
+        v: potential after the last reset, ``(B, *)``.
+        drive: the drive that was held over the last step, ``(B, *)``.
+        past: what is remembered.
+    """
+
+    v: Tensor
+    drive: Tensor
+    past: Past
+
+    @abstractmethod
+    def advance(self, u: Tensor, clamped: Tensor | None) -> Tensor:
+        """Return the potential one step later, before any reset.
+
+        Args:
+            u: held drive ``(B, *)``, in the unit of the potential.
+            clamped: where true, the potential is held where it is (refractory neurons).
+        """
+
+    @abstractmethod
+    def settle(self, before: Tensor, after: Tensor) -> None:
+        """Take note that the step ended at ``before`` and was reset to ``after``."""
+
+
+class Propagator(Membrane):
+    r"""The exact solution for held drive, by the Mittag-Leffler function.
+
+    The deviation from the held equilibrium, :math:`x = v - v_\text{rest} - u`, relaxes like
+    :math:`E(t) = E_\alpha(-(t/\tau)^\alpha)`, and every jump of it (a step of the drive, a reset)
+    relaxes likewise from its own time:
+
+    .. math:: v_n = v_\text{rest} + u_n + \sum_{j<n} E(t_n - t_j)\, \Delta x_j
+
+    There is no discretisation error between spikes at any time step.  A clamp is the extra drive
+    that holds the potential, as in a voltage-clamp experiment.
+
+    Source: Podlubny (1999), Fractional Differential Equations, section 4.1.
+    """
+
+    def __init__(self, state: State, v_rest: Tensor, kernel: Tensor, memory: Memory) -> None:
+        self.v, self.drive, self._v_rest = state.v, state.drive, v_rest
+        self._decay = kernel[1]
+        self.past = memory.begin(kernel, state.past)
+        if not len(state.past):  # at the start, the whole deviation from rest is one jump
+            self.past.append(state.v - v_rest)
+
+    @staticmethod
+    def kernel(alpha: Tensor, tau: Tensor, dt: float, count: int) -> Tensor:
+        """Return E(m dt) for m = 0, ..., ``count - 1``: ``(count, *)``, float64."""
+        alpha, tau = alpha.double(), tau.double()
+        times = torch.arange(1, count, dtype=torch.float64, device=alpha.device) * dt
+        times = times.reshape(-1, *([1] * max(alpha.dim(), tau.dim())))
+        later = mittag_leffler(-((times / tau) ** alpha), alpha)
+        return torch.cat([torch.ones_like(later[:1]), later])  # at t = 0 the power has no derivative
+
+    def advance(self, u: Tensor, clamped: Tensor | None) -> Tensor:
+        """See :class:`Membrane`."""
+        self.past.amend(self.drive - u)
+        v = self._v_rest + u + self.past.weighted_sum()
+        self.drive = u
+        if clamped is None:
+            return v
+        clamp = torch.where(clamped, (self.v - v) / (1 - self._decay), 0.0)
+        self.past.amend(-clamp)
+        self.drive = u + clamp
+        return torch.where(clamped, self.v, v)
+
+    def settle(self, before: Tensor, after: Tensor) -> None:
+        """See :class:`Membrane`."""
+        self.past.append(after - before)
+        self.v = after
+
+
+class Differences(Membrane):
+    r"""A difference scheme for the same equation; its memory holds increments of the potential.
+
+    With the leak linear, the implicit step is solved in closed form. What a reset does to the
+    memory is decided by the increment that is remembered:
+
+    - ``jump``: from the last potential *after* reset to the new one *before* reset; the jump stays
+      outside the derivative (impulsive Caputo equation);
+    - ``overwrite``: from after reset to after reset; the derivative sees the reset potential
+      (Teka, Marinov and Santamaria 2014, PLoS Comput. Biol. 10(3):e1003526).
+    """
+
+    def __init__(
+        self,
+        state: State,
+        v_rest: Tensor,
+        kernel: Tensor,
+        gain: Tensor,
+        memory: Memory,
+        *,
+        implicit: bool,
+        overwrite: bool,
+    ) -> None:
+        self.v, self.drive, self._v_rest = state.v, state.drive, v_rest
+        self.past = memory.begin(kernel, state.past)
+        self._gain, self._implicit, self._overwrite = gain, implicit, overwrite
+
+    def advance(self, u: Tensor, clamped: Tensor | None) -> Tensor:
+        """See :class:`Membrane`."""
+        base = self.v - self.past.weighted_sum()
+        if self._implicit:
+            v = (base + self._gain * (self._v_rest + u)) / (1 + self._gain)
+        else:
+            v = base + self._gain * (self._v_rest - self.v + u)
+        return v if clamped is None else torch.where(clamped, self.v, v)
+
+    def settle(self, before: Tensor, after: Tensor) -> None:
+        """See :class:`Membrane`."""
+        self.past.append((after if self._overwrite else before) - self.v)
+        self.v = after

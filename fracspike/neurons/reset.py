@@ -1,0 +1,42 @@
+r"""What a spike does to the potential: the reset rules, one function each.
+
+Each takes the potential before reset, the spike value ``s`` (which may be soft or carry a
+surrogate gradient) and returns the potential after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from torch import Tensor
+
+
+class Levels(Protocol):
+    """The potentials that a reset rule may refer to."""
+
+    v_rest: Tensor
+    v_reset: Tensor
+    threshold: Tensor
+
+
+def subtract(v: Tensor, s: Tensor, at: Levels) -> Tensor:
+    r"""Soft reset, :math:`v - (\theta - v_\text{rest})\, s`: off goes the threshold's height above rest."""
+    return v - (at.threshold - at.v_rest).to(v.dtype) * s
+
+
+def to_value(v: Tensor, s: Tensor, at: Levels) -> Tensor:
+    r"""Hard reset, :math:`v + (v_\text{reset} - v)\, s`."""
+    return v + (at.v_reset.to(v.dtype) - v) * s
+
+
+def none(v: Tensor, s: Tensor, at: Levels) -> Tensor:
+    """No reset."""
+    return v
+
+
+RESETS: dict[str, Callable[[Tensor, Tensor, Levels], Tensor]] = {
+    "subtract": subtract,
+    "value": to_value,
+    "none": none,
+}

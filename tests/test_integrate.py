@@ -1,0 +1,195 @@
+"""fdeint against closed forms: orders two-sided, initial values, gradients, bad input."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from scipy.special import erfcx
+from torch import Tensor
+
+from fracspike.solvers import METHODS, fdeint
+
+F64 = torch.float64
+ALPHAS = (0.3, 0.5, 0.7, 0.9, 1.0)
+
+
+def grid(end: float, steps: int, dtype: torch.dtype = F64) -> Tensor:
+    return torch.linspace(0.0, end, steps + 1, dtype=dtype)
+
+
+def observed_order(errors: list[float]) -> float:
+    return math.log2(errors[-2] / errors[-1])
+
+
+def caputo_power(p: float, alpha: float, t: Tensor) -> Tensor:
+    """D^alpha t^p = Gamma(p + 1) / Gamma(p + 1 - alpha) t^(p - alpha)."""
+    return math.gamma(p + 1) / math.gamma(p + 1 - alpha) * t ** (p - alpha)
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize("method", METHODS)
+def test_order_on_a_smooth_time_dependent_problem(method: str, alpha: float) -> None:
+    def rhs(t: Tensor, y: Tensor) -> Tensor:
+        forcing = caputo_power(2, alpha, t) + caputo_power(3, alpha, t)
+        return forcing + (1 + t**2 + t**3) ** 2 - y**2
+
+    errors = []
+    for steps in (256, 512):
+        y = fdeint(rhs, torch.ones(1, dtype=F64), grid(1.0, steps), alpha, method=method)
+        errors.append(abs(y[-1].item() - 3.0))
+    theory = 2 - alpha if method == "l1" and alpha < 1 else 1.0
+    assert observed_order(errors) == pytest.approx(theory, abs=0.15)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_order_on_relaxation_which_starts_like_t_to_the_alpha(method: str) -> None:
+    exact = erfcx(1.0)  # E_{1/2}(-1) = exp(1) erfc(1)
+    errors = []
+    for steps in (512, 1024):
+        y = fdeint(lambda t, y: -y, torch.ones((), dtype=F64), grid(1.0, steps), 0.5, method=method)
+        errors.append(abs(y[-1].item() - exact))
+    assert observed_order(errors) == pytest.approx(1.0, abs=0.15)
+    assert errors[-1] < 1e-3
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_constant_stays_from_any_initial_value(method: str, alpha: float) -> None:
+    start = torch.tensor([1.0, -70.0, 0.0], dtype=F64)
+    y = fdeint(lambda t, y: torch.zeros_like(y), start, grid(5.0, 300), alpha, method=method)
+    torch.testing.assert_close(y, start.expand_as(y), rtol=1e-13, atol=1e-13)
+
+
+def test_order_one_is_the_euler_method_backward_and_forward() -> None:
+    t, h = grid(1.0, 10), 0.1
+    implicit = fdeint(lambda t, y: -y, torch.ones(1, dtype=F64), t, 1.0, method="l1")
+    explicit = fdeint(lambda t, y: -y, torch.ones(1, dtype=F64), t, 1.0, method="l1_explicit")
+    n = torch.arange(11, dtype=F64)
+    torch.testing.assert_close(implicit[:, 0], (1 + h) ** -n, rtol=1e-12, atol=0)
+    torch.testing.assert_close(explicit[:, 0], (1 - h) ** n, rtol=1e-12, atol=0)
+
+
+def test_float32_stays_close_to_float64_over_many_steps() -> None:
+    values = [
+        fdeint(lambda t, y: -y, torch.ones(1, dtype=dtype), grid(1.0, 2000, dtype), 0.7)[-1].double()
+        for dtype in (torch.float32, F64)
+    ]
+    torch.testing.assert_close(*values, rtol=2e-5, atol=0)
+
+
+def test_alpha_per_element_equals_each_alone() -> None:
+    alphas = torch.tensor([0.3, 0.6, 1.0], dtype=F64)
+    together = fdeint(lambda t, y: t - y, torch.ones(2, 3, dtype=F64), grid(1.0, 150), alphas)
+    for i, alpha in enumerate(alphas):
+        alone = fdeint(lambda t, y: t - y, torch.ones(2, dtype=F64), grid(1.0, 150), alpha.item())
+        torch.testing.assert_close(together[..., i], alone, rtol=1e-12, atol=1e-14)
+
+
+def test_tuple_state_equals_concatenated_state() -> None:
+    a, b = torch.tensor([1.0, 2.0], dtype=F64), torch.tensor(-1.0, dtype=F64)
+    ya, yb = fdeint(lambda t, y: (-y[0] * y[1], y[0].sum() - y[1]), (a, b), grid(1.0, 20), 0.6)
+    whole = fdeint(
+        lambda t, y: torch.cat([-y[:2] * y[2], (y[:2].sum() - y[2]).reshape(1)]),
+        torch.cat([a, b.reshape(1)]),
+        grid(1.0, 20),
+        0.6,
+    )
+    assert ya.shape == (21, 2)
+    assert yb.shape == (21,)
+    torch.testing.assert_close(torch.cat([ya, yb.unsqueeze(1)], 1), whole, rtol=1e-12, atol=0)
+
+
+def test_initial_time_is_where_the_memory_begins() -> None:
+    y = fdeint(lambda t, y: -y, torch.ones(1, dtype=F64), grid(1.0, 50), 0.5)
+    shifted = fdeint(lambda t, y: -y, torch.ones(1, dtype=F64), grid(1.0, 50) + 3.0, 0.5)
+    torch.testing.assert_close(y, shifted, rtol=1e-12, atol=0)
+
+
+def test_module_as_right_hand_side_gets_gradients() -> None:
+    field = torch.nn.Linear(3, 3).double()
+
+    class Rhs(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.field = field
+
+        def forward(self, t: Tensor, y: Tensor) -> Tensor:
+            return torch.tanh(self.field(y))
+
+    fdeint(Rhs(), torch.ones(2, 3, dtype=F64), grid(1.0, 10), 0.6)[-1].sum().backward()
+    assert field.weight.grad is not None
+    assert field.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_gradients_agree_with_finite_differences(method: str) -> None:
+    torch.manual_seed(0)
+    weight = (0.7 * torch.randn(3, 3, dtype=F64) - torch.eye(3, dtype=F64)).requires_grad_()
+    start = torch.randn(2, 3, dtype=F64, requires_grad=True)
+    alpha = torch.tensor(0.6, dtype=F64, requires_grad=True)
+
+    def solve(alpha: Tensor, weight: Tensor, start: Tensor) -> Tensor:
+        return fdeint(lambda t, y: torch.tanh(y @ weight) + t, start, grid(3.0, 70), alpha, method=method)[-1]
+
+    assert torch.autograd.gradcheck(solve, (alpha, weight, start), atol=1e-7)
+
+
+def test_gradient_in_alpha_is_finite_at_order_one() -> None:
+    alpha = torch.tensor(1.0, dtype=F64, requires_grad=True)
+    y = fdeint(lambda t, y: -y, torch.ones(1, dtype=F64), grid(1.0, 20), alpha)
+    (slope,) = torch.autograd.grad(y[-1].sum(), alpha)
+    below = [
+        fdeint(lambda t, y: -y, torch.ones(1, dtype=F64), grid(1.0, 20), 1 - e)[-1].item() for e in (0, 1e-6)
+    ]
+    assert slope.item() == pytest.approx((below[0] - below[1]) / 1e-6, rel=1e-4)
+
+
+def test_stiff_implicit_step_converges_where_plain_iteration_would_not() -> None:
+    t = grid(1.0, 20)
+    y = fdeint(lambda t, y: -1e4 * y, torch.ones(1, dtype=F64), t, 0.8)
+    assert 0 < y[-1].item() < 1e-3
+
+
+def test_failure_of_the_implicit_iteration_is_reported() -> None:
+    with pytest.raises(RuntimeError, match=r"the implicit step did not converge.*smaller time step"):
+        fdeint(lambda t, y: 1e3 * torch.exp(y), torch.ones(1, dtype=F64), grid(1.0, 4), 0.8)
+
+
+GOOD = {"rhs": lambda t, y: -y, "y0": torch.ones(2), "t": torch.linspace(0, 1, 5), "alpha": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"alpha": 0.0}, ValueError, r"`alpha` must lie in \(0, 1\], got 0"),
+        ({"alpha": 1.3}, ValueError, r"got 1.3; for integer order pass alpha=1"),
+        ({"alpha": math.nan}, ValueError, r"`alpha` must lie in \(0, 1\], got nan"),
+        ({"alpha": "half"}, TypeError, "`alpha` must be a number or a tensor, got str"),
+        ({"alpha": torch.tensor([0.5, 0.6, 0.7])}, ValueError, "`alpha` must broadcast to the state"),
+        ({"y0": torch.tensor([1.0, math.nan])}, ValueError, r"`y0` must be finite, got nan at index \(1,\)"),
+        ({"y0": torch.ones(2, dtype=torch.int64)}, TypeError, "floating-point tensor, got torch.int64"),
+        ({"y0": [1.0]}, TypeError, "`y0` must be a tensor or a tuple of tensors, got list"),
+        ({"t": torch.tensor([0.0, 0.5, 0.4])}, ValueError, r"`t` must increase, got t\[1\] = 0.5"),
+        ({"t": torch.tensor([0.0, 0.5, 0.8])}, ValueError, "`t` must be uniform"),
+        ({"t": torch.tensor([0.0])}, ValueError, r"`t` must have shape \(T,\) with T >= 2"),
+        ({"t": 5}, TypeError, "`t` must be a tensor of times"),
+        ({"method": "l2"}, ValueError, "`method` must be one of 'l1', 'l1_explicit'; got 'l2'"),
+        ({"gradient": "none"}, ValueError, "`gradient` must be one of"),
+        ({"memory": 5}, TypeError, r"`memory` must be a Memory such as Full\(\), got 5"),
+        ({"rhs": 3}, TypeError, "`rhs` must be callable"),
+        ({"rhs": lambda t, y: y.sum()}, ValueError, r"`rhs` must return the shape of the state, \(2,\)"),
+        ({"rhs": lambda t, y: y / 0}, ValueError, r"`rhs\(t\[0\], y0\)` must be finite"),
+    ],
+)
+def test_bad_input_is_named(change: dict, error: type[Exception], message: str) -> None:
+    arguments = GOOD | change
+    with pytest.raises(error, match=message):
+        fdeint(**arguments)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 10, 999, 1000])
+def test_as_many_steps_as_asked_for(steps: int) -> None:
+    t = torch.linspace(0, 1, steps + 1)
+    assert len(fdeint(lambda t, y: -y, torch.ones(1), t, 0.5, method="l1_explicit")) == steps + 1
