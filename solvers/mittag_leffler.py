@@ -42,10 +42,10 @@ References:
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from . import checks
 
@@ -121,8 +121,7 @@ def _broadcast(*arguments: float | Tensor) -> tuple[torch.Size, list[Tensor]]:
 def _in_blocks(shape: torch.Size, arguments: list[Tensor]) -> Tensor:
     """Evaluate over ``shape``, halving its longest dimension until a block is small, and join the results.
 
-    Each element costs ``_NODES`` complex numbers per operation.  Where gradients are recorded, a block keeps
-    only its arguments and is computed again on the way back, so that memory stays that of one block.
+    Each element costs ``_NODES`` complex numbers per operation, which blocks keep bounded.
     """
     if shape.numel() <= _BLOCK:
         return _evaluate(*arguments)
@@ -134,11 +133,35 @@ def _in_blocks(shape: torch.Size, arguments: list[Tensor]) -> Tensor:
         part_shape = torch.Size((*shape[:dim], length, *shape[dim + 1 :]))
         if part_shape.numel() > _BLOCK:
             halves.append(_in_blocks(part_shape, part))
-        elif torch.is_grad_enabled() and any(a.requires_grad for a in part):
-            halves.append(checkpoint(_evaluate, *part, use_reentrant=False, preserve_rng_state=False))
         else:
-            halves.append(_evaluate(*part))
+            halves.append(_Recomputed.apply(*part))  # type: ignore[no-untyped-call]
     return torch.cat(halves, dim)
+
+
+class _Recomputed(torch.autograd.Function):
+    """``_evaluate``, keeping only its arguments: the graph over the nodes is built again on the way back.
+
+    The memory of a large call with gradients is then that of one block.  The backward pass is itself made of
+    differentiable operations on the arguments, so that higher derivatives work as they do without it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Tensor) -> Tensor:
+        ctx.save_for_backward(*arguments)
+        return _evaluate(*arguments)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        keep = torch.is_grad_enabled()  # a second derivative will be asked for
+        with torch.enable_grad():
+            # The arguments are distinct tensors (`_broadcast` reshapes) even where alpha and beta are one.
+            own = [
+                a if keep else a.detach().requires_grad_(needed)
+                for a, needed in zip(ctx.saved_tensors, ctx.needs_input_grad, strict=True)
+            ]
+            wanted = [a for a, needed in zip(own, ctx.needs_input_grad, strict=True) if needed]
+            found = iter(torch.autograd.grad(_evaluate(*own), wanted, grads, create_graph=keep))
+        return tuple(next(found) if needed else None for needed in ctx.needs_input_grad)
 
 
 def _evaluate(z: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
