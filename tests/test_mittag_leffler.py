@@ -16,26 +16,6 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from fracspike.solvers import mittag_leffler
 
-# Fifteen rows of the table at alpha = 0.99 are wrong by 2e-12 to 3e-2, probably because the spectral
-# integral they were made from has a peak of width pi (1 - alpha).  This is the power series at 60 digits.
-CORRECTED = {
-    (0.99, 1.0, -0.0001096478196143185): 0.99988989730596435,
-    (0.99, 0.99, -0.0001096478196143185): 0.99405174081890176,
-    (0.99, 1.99, -0.0001096478196143185): 1.004148504027994,
-    (0.99, 1.0, -0.0010715193052376064): 0.99892456017147934,
-    (0.99, 1.99, -0.0010715193052376064): 1.003658845215281,
-    (0.99, 0.99, -0.010471285480508996): 0.98365961633324324,
-    (0.99, 1.0, -0.10232929922807542): 0.90239254876474926,
-    (0.99, 0.99, -0.10232929922807542): 0.89617615851552436,
-    (0.99, 1.99, -0.10232929922807542): 0.95385634389716243,
-    (0.99, 1.0, -1.0): 0.36854831806033962,
-    (0.99, 0.99, -1.0): 0.36159131535572008,
-    (0.99, 1.99, -1.0): 0.63145168193966038,
-    (0.99, 1.0, -9.772372209558107): 0.0013998716984241149,
-    (0.99, 0.99, -9.772372209558107): 0.00023731754728083581,
-    (0.99, 1.99, -9.772372209558107): 0.10218605133816646,
-}
-
 # (alpha, beta, z, value): mpmath at 60 digits or more, from the power series up to |z|^(1/alpha) = 90, beyond
 # from the asymptotic series cut at its smallest term; at alpha = 1 from 1F1(1; beta; z) / Gamma(beta).
 SPOTS = [
@@ -103,20 +83,18 @@ def table(reference: Path) -> dict[tuple[float, float, float], float]:
 def test_reference_table_is_reproduced_to_1e_12(
     table: dict[tuple[float, float, float], float], alpha: float
 ) -> None:
-    points = {key: CORRECTED.get(key, value) for key, value in table.items() if key[0] == alpha}
+    points = {key: value for key, value in table.items() if key[0] == alpha}
     assert len(points) == 27
     a, b, z = float64(*sum(points, ())).reshape(-1, 3).unbind(1)
     assert worst(mittag_leffler(z, a, b), float64(*points.values())) < 1e-12
 
 
-def test_rows_replaced_in_the_table_contradict_the_power_series(
-    table: dict[tuple[float, float, float], float],
-) -> None:
-    """If the table is repaired, this fails and CORRECTED can go."""
-    for key, corrected in CORRECTED.items():
-        assert abs(table[key] / corrected - 1.0) > 1e-12
-        if key[2] >= -1.0:
-            assert power_series(*key) == pytest.approx(corrected, rel=1e-14, abs=0.0)
+def test_reference_table_agrees_with_the_power_series(table: dict[tuple[float, float, float], float]) -> None:
+    """The table itself has been wrong before (see its README), so it is checked where that is cheap."""
+    checked = [key for key in table if -1.0 <= key[2] and key[0] >= 0.3]
+    assert len(checked) > 60
+    for key in checked:
+        assert table[key] == pytest.approx(power_series(*key), rel=1e-13, abs=0.0)
 
 
 @pytest.mark.parametrize(("alpha", "beta", "z", "value"), SPOTS)
