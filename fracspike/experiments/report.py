@@ -8,13 +8,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tqdm import tqdm
 
 import fracspike
 from fracspike.files import output_folder, replacing, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,11 @@ class Run:
     folder: Path
     quick: bool = False
     seed: int = 0
+
+    def progress(self, items: Iterable[T], what: str) -> Iterable[T]:
+        """Go through ``items`` with a progress bar, shown only on a terminal."""
+        bar: Iterable[T] = tqdm(list(items), desc=what, leave=False, disable=None)
+        return bar
 
     def save_figure(self, name: str, figure: Figure) -> None:
         """Write ``figure`` as ``name``.png and let go of it."""

@@ -181,7 +181,9 @@ PUBLISHED = {
 
 def run(out: Run) -> list[Row]:
     """Check the published spikes and draw the figures."""
-    traces = {alpha: trace(alpha, [3.0]) for alpha in PUBLISHED}
+    currents = [round(c, 3) for c in np.linspace(0.5, 4.0, 8 if out.quick else 15)]
+    # all currents in one loop
+    traces = {a: trace(a, [3.0, *currents]) for a in out.progress(PUBLISHED, "alpha")}
     out.save_table(
         "spikes",
         ("alpha", "spike_time_ms"),
@@ -197,7 +199,7 @@ def run(out: Run) -> list[Row]:
         ]
     _draw_traces(out, traces)
     _draw_latency_and_intervals(out, traces)
-    _draw_rate(out)
+    _draw_rate(out, currents, traces)
     return rows + _memory_reset(out, traces[0.4])
 
 
@@ -238,7 +240,7 @@ def _draw_traces(out: Run, traces: dict[float, Trace]) -> None:
 def _draw_latency_and_intervals(out: Run, traces: dict[float, Trace]) -> None:
     alphas = [0.2, 0.4, 0.6, 0.8, 1.0] if out.quick else [round(0.2 + 0.1 * i, 1) for i in range(9)]
     latency = []
-    for alpha in alphas:
+    for alpha in out.progress(alphas, "latency"):
         tr = traces[alpha] if alpha in traces else trace(alpha, [3.0])
         times = tr.spike_times()
         latency.append((alpha, times[0], float(np.diff(times).mean())))
@@ -248,24 +250,20 @@ def _draw_latency_and_intervals(out: Run, traces: dict[float, Trace]) -> None:
     axes[0].set(xlabel="alpha", ylabel="first-spike latency (ms)")
     for alpha, tr in traces.items():
         times = tr.spike_times()
-        axes[1].semilogx(times[1:], np.diff(times), ".-", ms=4, lw=0.8, label=f"alpha {alpha:g}")
-    axes[1].set(xlabel="time (ms)", ylabel="inter-spike interval (ms)", ylim=(0, 40))
-    axes[1].annotate("alpha 0.2: 102 to 72 ms", (0.97, 0.95), xycoords="axes fraction", ha="right", va="top")
-    axes[1].legend(fontsize=8, loc="lower left")
+        axes[1].loglog(times[1:], np.diff(times), ".-", ms=4, lw=0.8, label=f"alpha {alpha:g}")
+    axes[1].set(xlabel="time (ms)", ylabel="inter-spike interval (ms)", yticks=(10, 20, 50, 100))
+    axes[1].set_yticklabels(["10", "20", "50", "100"])
+    axes[1].minorticks_off()
+    axes[1].legend(fontsize=8, loc="upper left")
     out.save_figure("latency_and_intervals", figure)
 
 
-def _draw_rate(out: Run) -> None:
-    currents = np.linspace(0.5, 4.0, 8 if out.quick else 15)
-    alphas = [1.0, 0.6, 0.2] if out.quick else list(PUBLISHED)
+def _draw_rate(out: Run, currents: list[float], traces: dict[float, Trace]) -> None:
     figure, axes = blank(1, 1, "Firing rate against current")
     table = []
-    for alpha in alphas:
-        tr = trace(alpha, list(currents))
-        rates = tr.spiked.sum(0) / (tr.time[-1] / 1000)
-        table += [
-            (alpha, f"{current:.3f}", f"{rate:.1f}") for current, rate in zip(currents, rates, strict=True)
-        ]
+    for alpha, tr in traces.items():
+        rates = tr.spiked[:, 1:].sum(0) / (tr.time[-1] / 1000)
+        table += [(alpha, current, f"{rate:.1f}") for current, rate in zip(currents, rates, strict=True)]
         axes[0].plot(currents, rates, "o-", ms=3, label=f"alpha {alpha:g}")
     out.save_table("rate", ("alpha", "current_nA", "rate_Hz"), table)
     axes[0].set(xlabel="current (nA)", ylabel="spikes per second")
