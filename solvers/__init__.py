@@ -6,20 +6,36 @@ if __name__ == "solvers":  # a bare `solvers` is shadowed by any solvers.py besi
     )
 
 from . import checks
-from .integrate import fdeint
-from .memory import Full, Memory, Past
-from .methods import L1, METHODS, L1Explicit, Method
+from .graded import graded_mesh
+from .gradient import GRADIENTS, AdjointHistory, GraphHistory, History
+from .integrate import SolveState, fdeint
+from .memory import MEMORIES, Blocked, Exponentials, Full, Memory, Window
+from .methods import METHODS, IncrementMethod, L1Explicit, Method, RateMethod
 from .mittag_leffler import mittag_leffler
+from .ordinary import odeint
+from .relaxation import LinearLeak
 
 __all__ = [
-    "L1",
+    "GRADIENTS",
+    "MEMORIES",
     "METHODS",
+    "AdjointHistory",
+    "Blocked",
+    "Exponentials",
     "Full",
+    "GraphHistory",
+    "History",
+    "IncrementMethod",
     "L1Explicit",
+    "LinearLeak",
     "Memory",
     "Method",
-    "Past",
+    "RateMethod",
+    "SolveState",
+    "Window",
     "checks",
     "fdeint",
+    "graded_mesh",
     "mittag_leffler",
+    "odeint",
 ]

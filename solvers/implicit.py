@@ -1,9 +1,9 @@
 r"""The equation of an implicit step, :math:`y = \text{base} + g\, f(y)`, and its derivative.
 
-The root is found by Newton's method with the row sums of the Jacobian as its diagonal
-(exact for a right-hand side that acts on each element alone, as neurons do), accelerated by
-Anderson mixing (exact in a few steps for a coupled linear one).  It is differentiated by the
-implicit function theorem, never through the iterations.
+The root is found by Newton's method with the diagonal of the Jacobian (exact for a right-hand side
+that acts on each element alone, as neurons do), accelerated by Anderson mixing; if that fails, by
+Newton's method with the whole Jacobian. It is differentiated by the implicit function theorem,
+never through the iterations.
 """
 
 from __future__ import annotations
@@ -13,120 +13,213 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 Field = Callable[[Tensor], Tensor]
 
-MAX_ITERATIONS = 100
+ITERATIONS = 30  # with the diagonal, before the whole Jacobian is formed
 MIXING = 6  # how many earlier residuals Anderson mixing combines
+NEWTON_STEPS = 30
+LARGEST_JACOBIAN = 2048  # states for which the whole Jacobian is still formed
 ROUNDING = 16  # a root is met when its residual is this many units of rounding
 
 
-def solve_step(field: Field, base: Tensor, gain: Tensor, guess: Tensor) -> Tensor:
-    """Return the ``y`` with ``y = base + gain * field(y)``, differentiable in all that enters.
-
-    Args:
-        field: the right-hand side at the new time, ``(*) -> (*)``.
-        base: known part, ``(*)``.
-        gain: broadcastable to ``base``.
-        guess: where to start, ``(*)``.
-
-    Returns:
-        ``(*)``.
-
-    Raises:
-        RuntimeError: if the iteration does not meet the root to rounding.
+class ImplicitStep:
+    """Solves the steps of one march, keeping the slope from one to the next.
 
     Source: Walker and Ni (2011), SIAM J. Numer. Anal. 49(4) (Anderson mixing); Bai, Kolter and
     Koltun (2019), NeurIPS, theorem 1 (the backward pass).
     """
-    root = _find_root(field, base.detach(), gain.detach(), guess.detach())
-    value = base + gain * field(root)  # carries every dependence but that through y itself
-    if not value.requires_grad:
-        return root
-    transposed = _transposed_jacobian(field, root, gain.detach())
-    if transposed is None:
-        return value
-    through: Tensor = _ThroughRoot.apply(value, transposed)  # type: ignore[no-untyped-call]
-    return through
+
+    def __init__(self) -> None:
+        self._slope: Tensor | None = None
+
+    def solve(self, field: Field, base: Tensor, gain: Tensor, guess: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the ``y`` with ``y = base + gain * field(y)``, and the rate ``field(y)``.
+
+        Both are differentiable in all that enters.
+
+        Args:
+            field: the right-hand side at the new time, ``(*) -> (*)``.
+            base: known part, ``(*)``.
+            gain: broadcastable to ``base``.
+            guess: where to start, ``(*)``.
+
+        Raises:
+            RuntimeError: if the iteration does not meet the root to rounding.
+        """
+        at, rate = self._root(field, base.detach(), gain.detach(), guess.detach())
+        if not torch.is_grad_enabled():
+            return at, rate
+        y: Tensor = _Root.apply(base, gain, rate, at, self._slope)  # type: ignore[no-untyped-call]
+        # as a function of what entered, the rate is (y - base) / gain; its value is known better than that
+        implied = (y - base) / gain
+        return y, implied + (rate - implied).detach()
+
+    def _root(self, field: Field, base: Tensor, gain: Tensor, guess: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the root as a leaf, and the field there with its graph."""
+        if self._slope is None:
+            self._slope = _diagonal(field, guess, gain)
+        mixing = _Mixing(self._slope)
+        y = guess
+        for iteration in range(ITERATIONS):
+            at, rate = _evaluate(field, y)
+            residual, met = _residual(base, gain, rate, y)
+            if met:
+                if iteration > 2:  # the slope has grown stale
+                    self._slope = _diagonal(field, y, gain)
+                return at, rate
+            if not bool(torch.isfinite(residual).all()):
+                break
+            y = mixing.next(y, residual)
+        return _newton(field, base, gain, guess)
 
 
-class _ThroughRoot(torch.autograd.Function):
-    """The identity, whose backward pass adds the dependence of the root on itself."""
+class _Root(torch.autograd.Function):
+    """The root as a function of base, gain and the field's own parameters."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, transposed: Field) -> Tensor:
-        ctx.transposed = transposed
-        return value.view_as(value)
+    def forward(ctx: Any, base: Tensor, gain: Tensor, rate: Tensor, at: Tensor, slope: Tensor) -> Tensor:
+        ctx.save_for_backward(gain, slope)
+        ctx.rate, ctx.at = rate, at  # with the graph between them, which is the Jacobian
+        ctx.base_shape = base.shape
+        return at.detach().clone()
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "implicit steps give first derivatives only; use an explicit method with gradient='autograd' "
+                "to differentiate twice"
+            )
+        gain, slope = ctx.saved_tensors
         # (I - gJ)^T mu = upstream: itself an equation of the form y = base + g f(y)
-        return _fixed_point(ctx.transposed, upstream, upstream), None
+        mu = _solve_transposed(_transposed(ctx.rate, ctx.at, gain), upstream, slope)
+        in_gain = (mu * ctx.rate.detach()).sum_to_size(gain.shape) if ctx.needs_input_grad[1] else None
+        return mu, in_gain, gain * mu, None, None
 
 
-def _find_root(field: Field, base: Tensor, gain: Tensor, guess: Tensor) -> Tensor:
-    slope = _row_sums(field, guess, gain)
-    with torch.no_grad():
-        return _fixed_point(lambda y: gain * field(y), base, guess, slope)
+def _evaluate(field: Field, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ``y`` as the start of a graph, and the field there; no graph where none is wanted."""
+    if not torch.is_grad_enabled():
+        return y, field(y)
+    at = _Barrier.apply(y.detach().requires_grad_())  # type: ignore[no-untyped-call]
+    return at, field(at)
 
 
-def _row_sums(field: Field, at: Tensor, gain: Tensor) -> Tensor:
-    """Return ``gain`` times the column sums of the Jacobian: its diagonal, if it is diagonal."""
-    product = _transposed_jacobian(field, at, gain)
-    return torch.zeros_like(at) if product is None else product(torch.ones_like(at))
+class _Barrier(torch.autograd.Function):
+    """The identity, at which the engine's own backward pass stops: the root's part is done by _Root."""
 
+    @staticmethod
+    def forward(ctx: Any, y: Tensor) -> Tensor:
+        return y.view_as(y)
 
-def _transposed_jacobian(field: Field, at: Tensor, gain: Tensor) -> Field | None:
-    """Return ``mu -> (gain J)^T mu`` at the point ``at``; None if the field does not depend on it."""
-    with torch.enable_grad():
-        point = at.detach().requires_grad_()
-        value = gain * field(point)
-    if not value.requires_grad:
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> None:
         return None
 
+
+def _residual(base: Tensor, gain: Tensor, rate: Tensor, y: Tensor) -> tuple[Tensor, bool]:
+    with torch.no_grad():
+        change = gain * rate
+        residual = base + change - y
+        scale = torch.maximum(base.abs(), change.abs()).max() + torch.finfo(base.dtype).tiny
+        met = residual.abs().max() <= ROUNDING * torch.finfo(base.dtype).eps * scale
+    return residual, bool(met)
+
+
+def _transposed(rate: Tensor, at: Tensor, gain: Tensor) -> Field:
+    """Return ``mu -> (gain J)^T mu``."""
+
     def product(mu: Tensor) -> Tensor:
-        (result,) = torch.autograd.grad(value, point, mu, retain_graph=True, allow_unused=True)
-        return torch.zeros_like(mu) if result is None else result
+        if not rate.requires_grad:
+            return torch.zeros_like(mu)
+        (found,) = torch.autograd.grad(rate, at, gain * mu, retain_graph=True, allow_unused=True)
+        result: Tensor = torch.zeros_like(mu) if found is None else found  # the field may not depend on y
+        return result
 
     return product
 
 
-def _fixed_point(step: Field, base: Tensor, guess: Tensor, slope: Tensor | None = None) -> Tensor:
-    """Solve ``y = base + step(y)``; ``slope`` is an estimate of the diagonal of the Jacobian of step."""
-    if slope is None:
-        slope = step(torch.ones_like(base))  # a linear step: its row sums
-    damping = 1 / torch.where((1 - slope).abs() < 1e-3, torch.ones_like(slope), 1 - slope)
-    rounding = ROUNDING * torch.finfo(base.dtype).eps
-    points: list[Tensor] = []
-    moves: list[Tensor] = []
-    y = guess
-    for _ in range(MAX_ITERATIONS):
-        change = step(y)
-        residual = base + change - y
-        scale = torch.maximum(base.abs(), change.abs()).max() + torch.finfo(base.dtype).tiny
-        if bool(residual.abs().max() <= rounding * scale):
-            return y + residual
-        points.append(y)
-        moves.append(damping * residual)
-        del points[:-MIXING], moves[:-MIXING]
-        y = _mix(points, moves)
+def _diagonal(field: Field, y: Tensor, gain: Tensor) -> Tensor:
+    """Return the column sums of ``gain J``, which are its diagonal if it is diagonal; else zero."""
+    with torch.enable_grad():
+        at, rate = _evaluate(field, y)
+    product = _transposed(rate, at, gain)
+    sums = product(torch.ones_like(y))
+    signs = torch.where(torch.arange(y.numel(), device=y.device) % 2 == 0, 1.0, -1.0).to(y).reshape(y.shape)
+    diagonal = torch.allclose(product(signs), signs * sums, rtol=1e-3, atol=1e-6)
+    return sums if diagonal else torch.zeros_like(sums)
+
+
+def _solve_transposed(product: Field, upstream: Tensor, slope: Tensor) -> Tensor:
+    mixing = _Mixing(slope)
+    mu = mixing.next(torch.zeros_like(upstream), upstream)
+    for _ in range(ITERATIONS):
+        residual, met = _residual(upstream, torch.ones_like(upstream), product(mu), mu)
+        if met:
+            return mu
+        mu = mixing.next(mu, residual)
+    size = upstream.numel()
+    matrix = _rows(product, upstream)
+    solution: Tensor = torch.linalg.solve(torch.eye(size).to(matrix) - matrix.T, upstream.reshape(size))
+    return solution.reshape(upstream.shape)
+
+
+def _newton(field: Field, base: Tensor, gain: Tensor, guess: Tensor) -> tuple[Tensor, Tensor]:
+    y, best = guess, float("inf")
+    for _ in range(NEWTON_STEPS):
+        with torch.enable_grad():
+            at, rate = _evaluate(field, y)
+        residual, met = _residual(base, gain, rate, y)
+        if met:
+            return _evaluate(field, y)
+        best = float(residual.abs().max())
+        if not best < float("inf") or y.numel() > LARGEST_JACOBIAN:
+            break
+        matrix = torch.eye(y.numel()).to(y) - _rows(_transposed(rate, at, gain), y)
+        y = y + torch.linalg.solve(matrix, residual.reshape(-1)).reshape(y.shape)
     raise RuntimeError(
-        f"the implicit step did not converge: residual {residual.abs().max().item():.2g} after "
-        f"{MAX_ITERATIONS} iterations; use a smaller time step, an explicit method, or check that the "
-        "right-hand side is finite and continuous"
+        f"the implicit step did not converge: residual {best:.2g}; use a smaller time step, an explicit "
+        "method, or check that the right-hand side is finite and continuous"
     )
 
 
-def _mix(points: list[Tensor], moves: list[Tensor]) -> Tensor:
-    """Combine the last points so that the linearised move is smallest (Anderson mixing)."""
-    newest = points[-1] + moves[-1]
-    if len(points) == 1:
-        return newest
-    move_changes = torch.stack([moves[-1] - m for m in moves[:-1]]).flatten(1).T
-    next_changes = torch.stack([newest - (p + m) for p, m in zip(points[:-1], moves[:-1], strict=True)])
-    target = moves[-1].flatten().unsqueeze(1)
-    shares = torch.linalg.lstsq(move_changes.double(), target.double()).solution.to(newest.dtype)
-    mixed = newest - torch.tensordot(shares.squeeze(1), next_changes, dims=1)
-    return mixed if bool(torch.isfinite(mixed).all()) else newest
+def _rows(product: Field, like: Tensor) -> Tensor:
+    """Return the matrix whose rows are the products with the unit vectors: ``gain J``."""
+    size = like.numel()
+    if size > LARGEST_JACOBIAN:
+        raise RuntimeError(
+            f"the implicit step did not converge, and {size} states are too many for the whole Jacobian; "
+            "use a smaller time step or an explicit method"
+        )
+    units = torch.eye(size, dtype=like.dtype, device=like.device)
+    return torch.stack([product(unit.reshape(like.shape)).reshape(-1) for unit in units])
+
+
+class _Mixing:
+    """Newton's method with a given diagonal, and Anderson mixing over the last moves."""
+
+    def __init__(self, slope: Tensor) -> None:
+        self._damping = 1 / torch.where((1 - slope).abs() < 1e-3, torch.ones_like(slope), 1 - slope)
+        self._points: list[Tensor] = []
+        self._moves: list[Tensor] = []
+
+    def next(self, y: Tensor, residual: Tensor) -> Tensor:
+        with torch.no_grad():
+            self._points.append(y)
+            self._moves.append(self._damping * residual)
+            del self._points[:-MIXING], self._moves[:-MIXING]
+            return self._mix()
+
+    def _mix(self) -> Tensor:
+        """Combine the last points so that the linearised move is smallest."""
+        newest = self._points[-1] + self._moves[-1]
+        if len(self._points) < 3:
+            return newest
+        changes = torch.stack([self._moves[-1] - move for move in self._moves[:-1]]).flatten(1).T
+        earlier = zip(self._points[:-1], self._moves[:-1], strict=True)
+        steps = torch.stack([newest - (point + move) for point, move in earlier])
+        target = self._moves[-1].reshape(-1, 1)
+        shares = torch.linalg.lstsq(changes.double(), target.double()).solution.to(newest.dtype)
+        mixed = newest - torch.tensordot(shares.squeeze(1), steps, dims=1)
+        return mixed if bool(torch.isfinite(mixed).all()) else newest

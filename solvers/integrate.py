@@ -3,54 +3,104 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import checks
+from .graded import ROWS, march_on
+from .gradient import GRADIENTS
 from .memory import Full, Memory
-from .methods import METHODS
-from .stepping import march
+from .methods import METHODS, IncrementMethod
+from .ordinary import ORDINARY, odeint
+from .relaxation import LinearLeak, relax
+from .stepping import Progress, Solve
 
 State = Tensor | tuple[Tensor, ...]
+EXACT = "exact"
+
+
+@dataclass(frozen=True)
+class SolveState:
+    """Where a solve stopped; pass it in place of ``y0`` to go on from there.
+
+    Attributes:
+        y: the last state, flattened if it was a tuple.
+        initial: the state where the memory began.
+        past: all that was remembered, ``(n, *)``.
+        t: the time reached.
+        h: the time step.
+        method: name of the method.
+        shapes: shapes of the tuple's members; None if the state is one tensor.
+    """
+
+    y: Tensor
+    initial: Tensor
+    past: Tensor
+    t: float
+    h: float
+    method: str
+    shapes: list[torch.Size] | None
 
 
 def fdeint(
     rhs: Callable[[Tensor, Any], Any],
-    y0: State,
+    y0: State | SolveState,
     t: Tensor,
-    alpha: float | Tensor,
+    alpha: float | Tensor | Sequence[float | Tensor],
     *,
+    coefficients: Sequence[float | Tensor] | None = None,
     method: str = "l1",
     memory: Memory | None = None,
-    gradient: str = "autograd",
+    gradient: str = "adjoint",
+    step: float | None = None,
+    mesh: str = "uniform",
+    progress: Progress | None = None,
+    return_state: bool = False,
+    **options: Any,
 ) -> Any:
-    r"""Solve the Caputo problem :math:`D^\alpha y = f(t, y),\ y(t_0) = y_0` on a uniform grid.
+    r"""Solve the Caputo problem :math:`D^\alpha y = f(t, y),\ y(t_0) = y_0`.
 
     .. math:: D^\alpha y(t) = \frac{1}{\Gamma(1-\alpha)} \int_{t_0}^{t} (t-s)^{-\alpha} y'(s)\, ds
 
     Args:
-        rhs: the right-hand side, ``rhs(t, y)``; a function or an ``nn.Module``.  It receives and
+        rhs: the right-hand side, ``rhs(t, y)``; a function or an ``nn.Module``. It receives and
             returns what ``y0`` is: a tensor, or a tuple of tensors.
-        y0: initial state ``(*)``, or a tuple of such; any floating dtype and device, which the
-            solution follows.
-        t: ``(T,)`` increasing and uniform; ``t[0]`` is the initial time, where the memory begins.
-        alpha: order in (0, 1], a number or a tensor that broadcasts to ``y0``; may require grad.
-        method: a name in ``METHODS``: ``"l1"`` (implicit) or ``"l1_explicit"``.
-        memory: what is kept of the past; ``Full()`` by default.
-        gradient: ``"autograd"``, through every step.
+        y0: initial state ``(*)``, or a tuple of such, in any floating dtype and on any device, which the
+            solution follows; or the ``SolveState`` of an earlier solve, to go on from there (the
+            gradient does not reach back into that solve).
+        t: ``(T,)`` increasing; ``t[0]`` is the initial time, where the memory begins. Uniform, unless
+            ``step`` or ``mesh`` is given.
+        alpha: order in (0, 1], a number or a tensor that broadcasts to ``y0``; may require grad. A
+            list of orders makes a multi-term equation, :math:`\sum_i c_i D^{\alpha_i} y = f`.
+        coefficients: the :math:`c_i` of a multi-term equation, positive; may require grad.
+        method: a name in ``METHODS``; ``"exact"`` for a :class:`LinearLeak`; at ``alpha=1`` also every
+            name that torchdiffeq knows, which then does the work.
+        memory: what is kept of the past: ``Full()`` by default, ``Window``, ``Blocked``, ``Exponentials``.
+        gradient: ``"adjoint"`` (exact, stores states and no graph over the past) or ``"autograd"``
+            (through everything; for second derivatives).
+        step: time step; the solution is then found on a uniform grid of at most this step and
+            interpolated linearly to ``t``, which need not be uniform.
+        mesh: ``"uniform"``, or ``"given"`` to step exactly from each ``t`` to the next, such as on a
+            :func:`graded_mesh` (methods ``"l1"`` and ``"trapezoid"``, full memory, plain autograd).
+        progress: called as ``progress(done, steps)`` after each step.
+        return_state: if true, return ``(y, state)``.
+        **options: passed on to torchdiffeq, for its methods only.
 
     Returns:
         ``(T, *)``, with ``y[0] == y0``; a tuple of such if ``y0`` is a tuple.
 
     Raises:
         TypeError: if an argument is of the wrong kind.
-        ValueError: if an order, a time grid, a name or a shape is wrong, or anything is not finite.
+        ValueError: if an order, a grid, a name or a shape is wrong, two arguments do not go together, or
+            anything is not finite.
         RuntimeError: if an implicit step does not converge.
 
-    Source: Lin and Xu (2007), J. Comput. Phys. 225 (the L1 scheme).
+    Source: Lin and Xu (2007), J. Comput. Phys. 225 (L1); Diethelm, Ford and Freed (2002), Nonlinear
+    Dyn. 29 (product integration); each method's class has its own.
 
     >>> import torch
     >>> t = torch.linspace(0, 1, 101, dtype=torch.float64)
@@ -58,100 +108,214 @@ def fdeint(
     >>> round(y[-1].item(), 3)  # the limit is exp(1) * erfc(1) = 0.4276
     0.428
     """
-    step_rule = METHODS[checks.one_of("method", method, METHODS)]()
-    checks.one_of("gradient", gradient, ("autograd",))
-    if memory is None:
-        memory = Full()
-    if not isinstance(memory, Memory):
+    checks.one_of("method", method, (*METHODS, EXACT, *ORDINARY))
+    checks.one_of("gradient", gradient, GRADIENTS)
+    checks.one_of("mesh", mesh, ("uniform", "given"))
+    if memory is not None and not isinstance(memory, Memory):
         raise TypeError(f"`memory` must be a Memory such as Full(), got {memory!r}")
-    start, field, restore = _flatten(rhs, y0)
-    orders = _order_tensor(alpha, start, y0)
-    h = uniform_step(t)
-    times = (t[0].double() + h * torch.arange(len(t), dtype=torch.float64, device=t.device)).to(
-        start.device, start.dtype
-    )
-    _check_rhs(field, times[0], start)
-    return restore(march(step_rule, memory, field, start, times, orders, h))
+    if method in ORDINARY:
+        _only_defaults(method, coefficients=coefficients, memory=memory, step=step, return_state=return_state)
+        if isinstance(alpha, Tensor | list | tuple) or checks.order("alpha", alpha) != 1:
+            raise ValueError(
+                f"`alpha` must be 1 with torchdiffeq's method {method!r}, got {alpha}; use 'trapezoid'"
+            )
+        return odeint(rhs, y0, t, method=method, **options)
+    if options:
+        raise TypeError(f"fdeint() got the unknown argument {next(iter(options))!r}")
+    earlier = y0 if isinstance(y0, SolveState) else None
+    start, field, restore, shapes = _flatten(rhs, earlier if earlier is not None else y0)
+    times, h = _times(t, step, mesh)
+    alphas, factors = _orders(alpha, coefficients, start, single=shapes is not None)
+    grid = times.to(start.device, start.dtype)
+    if method == EXACT:
+        _only_defaults(method, memory=memory, step=step, return_state=return_state, coefficients=coefficients)
+        if not isinstance(rhs, LinearLeak) or h is None:
+            raise TypeError(
+                "`rhs` must be a LinearLeak on a uniform grid for method 'exact', "
+                f"got {type(rhs).__name__}; use 'trapezoid'"
+            )
+        return relax(rhs, start, grid, alphas[0], h)
+    if h is None:
+        if method not in ROWS:
+            raise ValueError(
+                f"`mesh` must be 'uniform' with method {method!r}; 'given' goes with {', '.join(ROWS)}"
+            )
+        _only_defaults("mesh='given'", memory=memory, coefficients=coefficients, return_state=return_state)
+        return restore(march_on(times, method, _checked(field, start), start, alphas[0], grid))
+    rule = METHODS[method]()
+    if len(alphas) > 1 and not isinstance(rule, IncrementMethod):
+        names = [name for name, cls in METHODS.items() if issubclass(cls, IncrementMethod)]
+        raise ValueError(f"`method` must be one of {', '.join(names)} for several orders, got {method!r}")
+    if earlier is not None:
+        _check_continues(earlier, method, times, h)
+    solution, items = Solve(
+        method=rule,
+        memory=Full() if memory is None else memory,
+        gradient=GRADIENTS[gradient],
+        rhs=_checked(field, start),
+        alphas=alphas,
+        factors=factors,
+        h=h,
+        times=grid,
+        initial=start if earlier is None else earlier.initial,
+        start=start,
+        past=() if earlier is None else list(earlier.past),
+        progress=progress,
+        keep=return_state,
+    ).march()
+    y = restore(solution if step is None else _interpolate(solution, times, t))
+    if not return_state:
+        return y
+    initial = start if earlier is None else earlier.initial
+    past = torch.stack(items).detach()
+    last = solution[-1].detach()
+    return y, SolveState(last, initial.detach(), past, float(times[-1]), h, method, shapes)
 
 
-def uniform_step(t: Tensor) -> float:
-    """Return the step of the uniform grid ``t``.
+def _only_defaults(what: str, **arguments: object) -> None:
+    for name, value in arguments.items():
+        if value is not None and value is not False:
+            raise ValueError(f"`{name}` does not go with {what}; leave it out")
 
-    Raises:
-        TypeError: if ``t`` is not a tensor.
-        ValueError: if it is not one-dimensional, finite, increasing and uniform.
-    """
+
+def _times(t: Tensor, step: float | None, mesh: str) -> tuple[Tensor, float | None]:
+    """Return the times to step through, in float64, and the step if it is uniform."""
     if not isinstance(t, Tensor):
         raise TypeError(f"`t` must be a tensor of times, got {type(t).__name__}; use torch.linspace")
     if t.dim() != 1 or len(t) < 2:
         raise ValueError(f"`t` must have shape (T,) with T >= 2, got {tuple(t.shape)}")
     checks.all_finite("t", t)
-    grid = t.detach().double()
-    steps = grid.diff()
+    given = t.detach().double()
+    steps = given.diff()
     if bool((steps <= 0).any()):
         n = int((steps <= 0).nonzero()[0])
         raise ValueError(f"`t` must increase, got t[{n}] = {t[n]:g} and t[{n + 1}] = {t[n + 1]:g}")
-    h = float((grid[-1] - grid[0]) / (len(t) - 1))
-    # each time is rounded to its own dtype, so steps differ by a few units of the largest time
-    slack = 4 * torch.finfo(t.dtype).eps * float(grid.abs().max()) + 1e-9 * h
-    if float((steps - h).abs().max()) > slack:
+    if mesh == "given":
+        _only_defaults("mesh='given'", step=step)
+        return given, None
+    span = float(given[-1] - given[0])
+    if step is not None:
+        count = math.ceil(span / float(checks.real("step", step, above=0.0)) - 1e-9)
+    else:
+        count = len(t) - 1
+        # each time is rounded to its own dtype, so steps differ by a few units of the largest time
+        slack = 4 * torch.finfo(t.dtype).eps * float(given.abs().max()) + 1e-9 * span / count
+        if float((steps - span / count).abs().max()) > slack:
+            raise ValueError(
+                f"`t` must be uniform, got steps between {steps.min():g} and {steps.max():g}; pass step=... "
+                "to solve on a uniform grid and interpolate, or mesh='given' to step on t itself"
+            )
+    h = span / count
+    return given[0] + h * torch.arange(count + 1, dtype=torch.float64, device=t.device), h
+
+
+def _interpolate(solution: Tensor, times: Tensor, t: Tensor) -> Tensor:
+    """Return the solution at ``t``, linear between the grid points."""
+    wanted = t.double().contiguous()
+    right = torch.searchsorted(times, wanted).clamp(1, len(times) - 1)
+    share = (wanted - times[right - 1]) / (times[right] - times[right - 1])
+    share = share.clamp(0, 1).to(solution).reshape(-1, *([1] * (solution.dim() - 1)))
+    return solution[right - 1] * (1 - share) + solution[right] * share
+
+
+def _orders(
+    alpha: float | Tensor | Sequence[float | Tensor],
+    coefficients: Sequence[float | Tensor] | None,
+    start: Tensor,
+    *,
+    single: bool,
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Return orders and coefficients, one each but for a multi-term equation."""
+    several = isinstance(alpha, list | tuple)
+    alphas: list[Any] = list(alpha) if isinstance(alpha, list | tuple) else [alpha]
+    factors: list[Any] = [1.0] if coefficients is None else list(coefficients)
+    if several and coefficients is None:
+        raise ValueError("`coefficients` must be given with a list of orders, got none; pass one for each")
+    if len(alphas) != len(factors) or not alphas or (coefficients is not None and not several):
         raise ValueError(
-            f"`t` must be uniform, got steps between {steps.min():g} and {steps.max():g}; "
-            "use torch.linspace and interpolate the solution"
+            f"`coefficients` must be one for each of a list of orders, got {len(factors)} for {len(alphas)}"
         )
-    return h
+    for a, c in zip(alphas, factors, strict=True):
+        checks.order("alpha", a)
+        checks.real("coefficients", c, above=0.0)
+    tensors = [torch.as_tensor(x, dtype=torch.float64, device=start.device) for x in (*alphas, *factors)]
+    for tensor in tensors:
+        if tensor.dim() > 0 and single:
+            raise ValueError(
+                "`alpha` must be one number when `y0` is a tuple; got a tensor, concatenate the states"
+            )
+        tail = start.shape[start.dim() - tensor.dim() :] if tensor.dim() <= start.dim() else ()
+        if len(tail) != tensor.dim() or any(a not in (1, s) for a, s in zip(tensor.shape, tail, strict=True)):
+            raise ValueError(
+                f"`alpha` must broadcast to the state, {tuple(start.shape)}, got shape {tuple(tensor.shape)}"
+            )
+    return tensors[: len(alphas)], tensors[len(alphas) :]
 
 
-def _order_tensor(alpha: float | Tensor, start: Tensor, y0: State) -> Tensor:
-    checks.order("alpha", alpha)
-    orders = torch.as_tensor(alpha, dtype=torch.float64, device=start.device)
-    if orders.dim() > 0 and not isinstance(y0, Tensor):
+def _check_continues(state: SolveState, method: str, times: Tensor, h: float) -> None:
+    if state.method != method:
+        raise ValueError(f"`method` must be that of the state, {state.method!r}, got {method!r}")
+    close = 1e-6 * state.h
+    if abs(float(times[0]) - state.t) > close or abs(h - state.h) > 1e-6 * state.h:
         raise ValueError(
-            "`alpha` must be one number when `y0` is a tuple, got a tensor; concatenate the states"
+            f"`t` must go on from the state, at {state.t:g} with step {state.h:g}; got {times[0]:g} and {h:g}"
         )
-    tail = start.shape[start.dim() - orders.dim() :] if orders.dim() <= start.dim() else ()
-    if len(tail) != orders.dim() or any(a not in (1, s) for a, s in zip(orders.shape, tail, strict=True)):
-        raise ValueError(
-            f"`alpha` must broadcast to the state, got shape {tuple(orders.shape)} for {tuple(start.shape)}"
-        )
-    return orders
 
 
-def _check_rhs(field: Callable[[Tensor, Tensor], Tensor], t0: Tensor, y0: Tensor) -> None:
-    with torch.no_grad():
-        value = field(t0, y0)
-    if not isinstance(value, Tensor) or value.shape != y0.shape:
-        got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(f"`rhs` must return the shape of the state, {tuple(y0.shape)}; got {got}")
-    checks.all_finite("rhs(t[0], y0)", value)
+def _checked(field: Callable[[Tensor, Tensor], Tensor], y0: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return ``field``, whose first value is checked for shape, kind and finiteness."""
+    unchecked = [True]
+
+    def checked(t: Tensor, y: Tensor) -> Tensor:
+        value = field(t, y)
+        if unchecked:
+            unchecked.clear()
+            if not isinstance(value, Tensor) or value.shape != y0.shape or value.dtype != y0.dtype:
+                got = f"{tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else repr(value)
+                raise ValueError(
+                    f"`rhs` must return the shape of the state, {tuple(y0.shape)} of {y0.dtype}; got {got}"
+                )
+            checks.all_finite("rhs(t, y)", value)
+        return value
+
+    return checked
 
 
 def _flatten(
-    rhs: Callable[[Tensor, Any], Any], y0: State
-) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor], Callable[[Tensor], Any]]:
+    rhs: Callable[[Tensor, Any], Any], y0: State | SolveState
+) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor], Callable[[Tensor], Any], list[torch.Size] | None]:
     """Bring a tuple of states to one vector; a tensor stays as it is."""
     if not callable(rhs):
         raise TypeError(f"`rhs` must be callable as rhs(t, y), got {type(rhs).__name__}")
-    if isinstance(y0, Tensor):
-        return checks.all_finite("y0", y0), rhs, lambda y: y
-    if not isinstance(y0, tuple) or not y0:
+    if isinstance(y0, SolveState):
+        flat, shapes = y0.y, y0.shapes
+    elif isinstance(y0, Tensor):
+        flat, shapes = checks.all_finite("y0", y0), None
+    elif isinstance(y0, tuple) and y0:
+        parts = [checks.all_finite(f"y0[{i}]", part) for i, part in enumerate(y0)]
+        if len({(part.dtype, part.device) for part in parts}) > 1:
+            raise ValueError(
+                "`y0` must have one dtype and device, got " + ", ".join(str(p.dtype) for p in parts)
+            )
+        flat, shapes = torch.cat([part.reshape(-1) for part in parts]), [part.shape for part in parts]
+    else:
         raise TypeError(f"`y0` must be a tensor or a tuple of tensors, got {type(y0).__name__}")
-    parts = [checks.all_finite(f"y0[{i}]", part) for i, part in enumerate(y0)]
-    if len({(part.dtype, part.device) for part in parts}) > 1:
-        raise ValueError("`y0` must have one dtype and device, got " + ", ".join(str(p.dtype) for p in parts))
-    shapes = [part.shape for part in parts]
-    sizes = [math.prod(shape) for shape in shapes]
+    if shapes is None:
+        return flat, rhs, lambda y: y, None
+    tuple_shapes = shapes
+    sizes = [math.prod(shape) for shape in tuple_shapes]
 
     def split(y: Tensor) -> tuple[Tensor, ...]:
         lead = y.shape[:-1]
-        return tuple(
-            p.reshape((*lead, *s)) for p, s in zip(torch.split(y, sizes, dim=-1), shapes, strict=True)
-        )
+        pieces = torch.split(y, sizes, dim=-1)
+        return tuple(p.reshape((*lead, *s)) for p, s in zip(pieces, tuple_shapes, strict=True))
 
     def field(t: Tensor, y: Tensor) -> Tensor:
         values = rhs(t, split(y))
-        if not isinstance(values, tuple | list) or [v.shape for v in values] != shapes:
-            raise ValueError(f"`rhs` must return a tuple of tensors of shapes {[tuple(s) for s in shapes]}")
+        if not isinstance(values, tuple | list) or [v.shape for v in values] != tuple_shapes:
+            raise ValueError(
+                f"`rhs` must return a tuple of tensors of shapes {[tuple(s) for s in tuple_shapes]}"
+            )
         return torch.cat([v.reshape(-1) for v in values])
 
-    return torch.cat([part.reshape(-1) for part in parts]), field, split
+    return flat, field, split, shapes

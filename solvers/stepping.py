@@ -2,47 +2,114 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from .implicit import solve_step
+from .gradient import History
+from .implicit import ImplicitStep
 from .memory import Memory
-from .methods import Method
+from .methods import IncrementMethod, Method, RateMethod
 
 Rhs = Callable[[Tensor, Tensor], Tensor]
+Progress = Callable[[int, int], None]
 
 
-def march(
-    method: Method, memory: Memory, rhs: Rhs, y0: Tensor, times: Tensor, alpha: Tensor, h: float
-) -> Tensor:
-    """Return the states at all ``times``, stacked; differentiable by plain autograd.
+@dataclass(frozen=True)
+class Solve:
+    """What a march over a uniform grid is made of.
 
-    Args:
+    Attributes:
         method: the step rule.
         memory: what is kept of the past.
+        gradient: how the past is differentiated.
         rhs: right-hand side, ``rhs(t, y)`` of the shape of ``y``.
-        y0: initial state ``(*)``.
-        times: ``(T,)``, uniform.
-        alpha: orders, broadcastable to ``y0``.
-        h: the time step.
-
-    Returns:
-        ``(T, *)``; the first entry is ``y0``.
+        alphas: orders, each broadcastable to the state.
+        factors: what multiplies the derivative of each order; ``[1]`` but for multi-term equations.
+        h: time step.
+        times: ``(T,)``; the march starts at ``times[0]``.
+        initial: state where the memory begins, ``(*)``.
+        start: state at ``times[0]``.
+        past: what was remembered before ``times[0]``, oldest first; empty if the memory begins there.
+        progress: called with steps done and steps in all.
+        keep: whether the remembered items are wanted in the end.
     """
-    coefficients = method.coefficients(alpha, h, len(times))
-    gain, kernel = coefficients.gain.to(y0.dtype), coefficients.kernel.to(y0.dtype)
-    past = memory.begin(kernel)
-    states = [y0]
-    for n in range(1, len(times)):
-        last = states[-1]
-        base = last - past.weighted_sum()
-        if method.implicit:
-            y = solve_step(partial(rhs, times[n]), base, gain, last)
-        else:
-            y = base + gain * rhs(times[n - 1], last)
-        past.append(y - last)
-        states.append(y)
-    return torch.stack(states)
+
+    method: Method
+    memory: Memory
+    gradient: type[History]
+    rhs: Rhs
+    alphas: list[Tensor]
+    factors: list[Tensor]
+    h: float
+    times: Tensor
+    initial: Tensor
+    start: Tensor
+    past: Sequence[Tensor] = ()
+    progress: Progress | None = None
+    keep: bool = False
+
+    def march(self) -> tuple[Tensor, list[Tensor]]:
+        """Return the states at all times, ``(T, *)``, and the remembered items if they were to be kept."""
+        if isinstance(self.method, IncrementMethod):
+            return self._by_increments(self.method)
+        assert isinstance(self.method, RateMethod)
+        return self._by_rates(self.method)
+
+    def _by_increments(self, method: IncrementMethod) -> tuple[Tensor, list[Tensor]]:
+        count = len(self.past) + len(self.times)
+        coefficients = method.coefficients(self.alphas, self.factors, self.h, count)
+        gain = coefficients.gain.to(self.start.dtype)
+        history = self._history(coefficients.kernel, self.past)
+        step, states = ImplicitStep(), [self.start]
+        for n in range(1, len(self.times)):
+            last = states[-1]
+            base = last - history.weighted_sum()
+            if method.implicit:
+                y, _ = step.solve(partial(self.rhs, self.times[n]), base, gain, last)
+            else:
+                y = base + gain * self.rhs(self.times[n - 1], last)
+            history.append(y - last)
+            states.append(y)
+            self._report(n)
+        return torch.stack(states), history.items if self.keep else []
+
+    def _by_rates(self, method: RateMethod) -> tuple[Tensor, list[Tensor]]:
+        past = list(self.past) or [self.rhs(self.times[0], self.start)]
+        count = len(past) + len(self.times)
+        rule = method.coefficients(self.alphas[0], self.h, count)
+        dtype = self.start.dtype
+        history = self._history(rule.kernel, past)
+        predictor = None if rule.predictor is None else self._history(rule.predictor, past)
+        newest_weight = rule.kernel[0].to(dtype)
+        extra = [None] * count if rule.start is None else list(rule.start.to(dtype).unbind(0))
+        step, states = ImplicitStep(), [self.start]
+        for n in range(1, len(self.times)):
+            base = self.initial + history.weighted_sum()
+            start_weight = extra[len(past) - 1 + n]
+            if start_weight is not None:
+                base = base + start_weight * past[0]
+            field = partial(self.rhs, self.times[n])
+            if method.implicit:
+                y, rate = step.solve(field, base, newest_weight, states[-1])
+            else:
+                y = base
+                if predictor is not None:
+                    y = base + newest_weight * field(self.initial + predictor.weighted_sum())
+                rate = field(y)
+            history.append(rate)
+            if predictor is not None:
+                predictor.append(rate)
+            states.append(y)
+            self._report(n)
+        return torch.stack(states), history.items if self.keep else []
+
+    def _history(self, kernel: Tensor, past: Sequence[Tensor]) -> History:
+        return self.gradient(self.memory, kernel, self.start.dtype, past, keep=self.keep)
+
+    def _report(self, n: int) -> None:
+        if self.progress is not None:
+            self.progress(n, len(self.times) - 1)

@@ -25,9 +25,9 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LAYERS = [
     "solvers.checks",
     "solvers.weights solvers.mittag_leffler",
-    "solvers.methods solvers.memory solvers.implicit",
-    "solvers.stepping",
-    "solvers.gradient",
+    "solvers.methods solvers.memory",
+    "solvers.gradient solvers.implicit",
+    "solvers.stepping solvers.graded solvers.ordinary solvers.relaxation",
     "solvers.integrate",
     "solvers",
     "fracspike.files fracspike.plots fracspike.threads",

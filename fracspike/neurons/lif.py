@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fracspike import surrogate as surrogates
-from fracspike.solvers import METHODS, Full, Memory, checks
+from fracspike.solvers import METHODS, Full, IncrementMethod, Memory, checks
 
 from . import parameters
 from .membrane import Differences, Membrane, Propagator
@@ -16,6 +16,8 @@ from .reset import RESETS
 from .state import Simulation, State
 
 EXACT = "exact"
+#: the solvers whose memory holds increments, which is where a reset can be told apart from the leak
+SCHEMES = {name: method for name, method in METHODS.items() if issubclass(method, IncrementMethod)}
 RESET_MEMORIES = ("jump", "overwrite")
 LEARNABLE = ("alpha", "tau", "threshold", "resistance", "v_reset")
 
@@ -50,8 +52,8 @@ class FractionalLIF(nn.Module):
         v_reset: potential after a hard reset.
         refractory: time for which the potential is held after a spike, the unit of ``dt``; a
             multiple of ``dt``.
-        method: ``"exact"`` (no error between spikes at any ``dt``) or a name in
-            ``fracspike.solvers.METHODS``. By default ``"exact"``, but ``"l1"`` with
+        method: ``"exact"`` (no error between spikes at any ``dt``), or a difference scheme: ``"l1"``,
+            ``"gl"``, ``"l1_explicit"``, ``"gl_explicit"``. By default ``"exact"``, but ``"l1"`` with
             ``"overwrite"``, which no exact solution has.
         memory: what is kept of the past, ``Full()`` by default.
         learn: names among ``"alpha"``, ``"tau"``, ``"threshold"``, ``"resistance"``, ``"v_reset"``
@@ -206,9 +208,7 @@ class FractionalLIF(nn.Module):
             spikes=torch.stack(spikes),
             voltage=torch.stack(after_reset),
             pre_reset=torch.stack(before_reset),
-            state=State(
-                membrane.v, torch.stack(membrane.past.items()), membrane.drive, refractory, self._kind
-            ),
+            state=State(membrane.v, torch.stack(membrane.past.items), membrane.drive, refractory, self._kind),
         )
 
     def initial_state(self, like: Tensor, v: float | Tensor | None = None) -> State:
@@ -230,14 +230,14 @@ class FractionalLIF(nn.Module):
         v_rest = self.v_rest.to(dtype)
         if self.method == EXACT:
             kernel = Propagator.kernel(self.alpha, self.tau, self.dt, count)
-            return Propagator(state, v_rest, kernel.to(dtype), self.memory)
-        rule = METHODS[self.method]()
+            return Propagator(state, v_rest, kernel, self.memory)
+        rule = SCHEMES[self.method]()
         alpha, tau = self.alpha.double(), self.tau.double()
-        coefficients = rule.coefficients(alpha, self.dt, count)
+        coefficients = rule.coefficients([alpha], [torch.ones_like(alpha)], self.dt, count)
         return Differences(
             state,
             v_rest,
-            coefficients.kernel.to(dtype),
+            coefficients.kernel,
             (coefficients.gain / tau**alpha).to(dtype),
             self.memory,
             implicit=rule.implicit,
@@ -276,7 +276,7 @@ class FractionalLIF(nn.Module):
 def _method(method: str | None, reset_memory: str) -> str:
     if method is None:
         return EXACT if reset_memory == "jump" else "l1"
-    checks.one_of("method", method, (EXACT, *METHODS))
+    checks.one_of("method", method, (EXACT, *SCHEMES))
     if method == EXACT and reset_memory == "overwrite":
         raise ValueError(
             "`method` must be a difference scheme with reset_memory='overwrite', which has no exact "

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from fracspike.solvers import Memory, Past, mittag_leffler
+from fracspike.solvers import AdjointHistory, History, Memory, mittag_leffler
 
 from .state import State
 
@@ -28,7 +28,7 @@ class Membrane(ABC):
 
     v: Tensor
     drive: Tensor
-    past: Past
+    past: History
 
     @abstractmethod
     def advance(self, u: Tensor, clamped: Tensor | None) -> Tensor:
@@ -61,8 +61,8 @@ class Propagator(Membrane):
 
     def __init__(self, state: State, v_rest: Tensor, kernel: Tensor, memory: Memory) -> None:
         self.v, self.drive, self._v_rest = state.v, state.drive, v_rest
-        self._decay = kernel[1]
-        self.past = memory.begin(kernel, state.past)
+        self._decay = kernel[1].to(state.v.dtype)
+        self.past = AdjointHistory(memory, kernel, state.v.dtype, state.past, keep=True)
         if not len(state.past):  # at the start, the whole deviation from rest is one jump
             self.past.append(state.v - v_rest)
 
@@ -117,7 +117,7 @@ class Differences(Membrane):
         overwrite: bool,
     ) -> None:
         self.v, self.drive, self._v_rest = state.v, state.drive, v_rest
-        self.past = memory.begin(kernel, state.past)
+        self.past = AdjointHistory(memory, kernel, state.v.dtype, state.past, keep=True)
         self._gain, self._implicit, self._overwrite = gain, implicit, overwrite
 
     def advance(self, u: Tensor, clamped: Tensor | None) -> Tensor:

@@ -1,0 +1,78 @@
+"""Full memory: every item is kept and weighed at each step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .base import Memory, Past, weigh
+from .correlate import correlation
+
+
+@dataclass(frozen=True)
+class Full(Memory):
+    """Keep everything: the reference. Exact; N steps cost N**2 / 2 multiply-adds per state.
+
+    >>> past = Full().begin(torch.tensor([1.0, 0.5, 0.25]), count=2)
+    >>> past.append(torch.tensor(4.0)); past.append(torch.tensor(8.0))
+    >>> past.weighted_sum()  # 0.5 * 8 + 0.25 * 4
+    tensor(5.)
+    """
+
+    def weights(self, kernel: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return the kernel itself."""
+        return kernel.to(dtype)
+
+    def begin(self, weights: Tensor, count: int) -> Past:
+        """Start a run; see :class:`Memory`."""
+        return BufferPast(weights, count)
+
+
+class BufferPast(Past):
+    """All items in one buffer, written in place."""
+
+    def __init__(self, weights: Tensor, count: int) -> None:
+        self._shape = weights.shape
+        self._backwards = weights.flip(0)  # newest item last, as in the buffer
+        self._room = count
+        self._buffer: Tensor | None = None
+        self._count = 0
+        self._partners: list[Tensor] = []
+        self._flushed: Tensor | None = None
+
+    @property
+    def items(self) -> Tensor:
+        """The remembered items, oldest first."""
+        assert self._buffer is not None
+        return self._buffer[: self._count]
+
+    def append(self, item: Tensor) -> None:
+        """See :class:`Past`."""
+        if self._buffer is None:
+            self._buffer = item.new_empty((self._room, *item.shape))
+        self._buffer[self._count] = item
+        self._count += 1
+
+    def weighted_sum(self) -> Tensor:
+        """See :class:`Past`."""
+        end = self._shape[0] - 1  # leave out the weight of lag 0
+        return weigh(self._backwards[end - self._count : end], self.items)
+
+    def forget(self, where: Tensor) -> None:
+        """See :class:`Past`."""
+        if self._partners:  # pairs so far keep what is about to be erased
+            self._flushed = self.paired()
+            self._partners = [torch.zeros_like(partner) for partner in self._partners]
+        self.items.masked_fill_(where, 0.0)
+
+    def pair(self, item: Tensor) -> None:
+        """See :class:`Past`."""
+        self._partners.append(item)
+
+    def paired(self) -> Tensor:
+        """See :class:`Past`."""
+        # run backward: here the sums' gradients are remembered, latest first, and the partners are the items
+        fresh = correlation(self.items.flip(0), torch.stack(self._partners[::-1]), self._shape)
+        return fresh if self._flushed is None else self._flushed + fresh
