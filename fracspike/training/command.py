@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -92,12 +93,14 @@ def _progress(options: Options) -> Iterator[Callable[[Epoch], None]]:
     from tqdm import tqdm
 
     name = f"alpha {options.alpha:g}"
-    with tqdm(total=options.epochs, desc=name, unit="epoch", disable=None) as bar:
+    # Given here because tqdm draws nothing on a terminal that does not know its own size.
+    size = {"ncols": min(shutil.get_terminal_size().columns, 110), "nrows": 20}
+    with tqdm(total=options.epochs, desc=name, unit="epoch", disable=None, **size) as bar:
 
         def show(epoch: Epoch) -> None:
             if bar.n == 0:
                 bar.initial = bar.n = epoch.epoch - 1  # those before a resumption took no time now
-            text = f"loss {epoch.training_loss:.4f}, validation accuracy {epoch.validation_accuracy:.1%}"
+            text = f"loss {epoch.training_loss:.3f}, validation {epoch.validation_accuracy:.1%}"
             bar.set_postfix_str(text, refresh=False)
             bar.update()
             if bar.disable and (epoch.epoch % LOG_EVERY == 0 or epoch.epoch == options.epochs):

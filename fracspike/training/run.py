@@ -78,10 +78,10 @@ def train(
         output_folder(folder)
         if resume:
             _restore(training, path, config)
-        data = task.load(options.seed)
-        if not resume:
+        else:  # before the data are loaded, which may take a while: --resume works from here on
             set_aside(folder)
             checkpoint.save(path, config, training.state())
+        data = task.load(options.seed)
         fit(training, data, lambda state: checkpoint.save(path, config, state), on_epoch)
         counts = confusion(training.network, data.test, len(task.classes))
     outcome = Outcome(options, training.history, training.best_epoch, counts, training.seconds)
