@@ -26,6 +26,7 @@ def learning_curves(title: str, histories: Mapping[str, Sequence[Epoch]]) -> Fig
         A figure of two panels; a circle marks the epoch whose weights were taken.
     """
     figure, (left, right) = blank(1, 2, title)
+    figure.set_size_inches(9.6, 4.4)
     for colour, (name, history) in enumerate(histories.items()):
         epochs = [epoch.epoch for epoch in history]
         best = max(history, key=lambda epoch: epoch.merit)
@@ -49,7 +50,8 @@ def learning_curves(title: str, histories: Mapping[str, Sequence[Epoch]]) -> Fig
     right.set_ylim(0, max(1.0, 1.2 * top))
     for ax in (left, right):
         ax.grid(alpha=0.3)
-    right.legend(fontsize=8)
+    handles, labels = right.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
     return figure
 
 
