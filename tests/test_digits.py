@@ -1,0 +1,176 @@
+"""``fracspike train digits``: the data, what a short training reaches, and every way to call it wrong."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from fracspike import cli, training
+from fracspike.training import checkpoint, digits, loop
+
+QUICK = ("--epochs", "4", "--hidden", "32", "--lr", "0.01")
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Run ``fracspike train`` in this process and return its exit status."""
+    monkeypatch.setattr("sys.argv", ["fracspike", "train", *arguments])
+    try:
+        cli.main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_parts_are_disjoint_complete_and_stratified(seed: int) -> None:
+    data = digits.load(seed)
+    images = [tuple(image.flatten().tolist()) for part in data for image in part.inputs.transpose(0, 1)]
+    pixels, labels = load_digits(return_X_y=True)
+    assert sorted(images) == sorted(map(tuple, (pixels / 16).tolist()))
+    assert len(set(images)) == len(images) == 1797
+    for part, share in zip(data, (0.7, 0.1, 0.2), strict=True):
+        assert part.inputs.shape == (8, len(part.labels), 8)
+        expected = share * torch.bincount(torch.as_tensor(labels))
+        assert (torch.bincount(part.labels) - expected).abs().max() <= 1
+
+
+def test_rows_come_in_order_with_their_labels() -> None:
+    pixels, labels = load_digits(return_X_y=True)
+    known = {tuple((image / 16).tolist()): int(label) for image, label in zip(pixels, labels, strict=True)}
+    part = digits.load(0).validation
+    for image, label in zip(part.inputs.transpose(0, 1), part.labels, strict=True):
+        assert known[tuple(image.flatten().tolist())] == label
+
+
+def test_the_seed_alone_decides_the_split() -> None:
+    torch.rand(7)
+    first, again, other = digits.load(3), digits.load(3), digits.load(4)
+    assert torch.equal(first.test.inputs, again.test.inputs)
+    assert not torch.equal(first.test.inputs, other.test.inputs)
+
+
+@pytest.mark.parametrize("alpha", [0.4, 0.7, 1.0])
+def test_one_step_of_unit_current_reaches_the_threshold_for_any_alpha(alpha: float) -> None:
+    neurons = next(
+        module
+        for module in digits.network(training.Options(alpha=alpha)).modules()
+        if type(module).__name__ == "FractionalLIF"
+    )
+    run = neurons.simulate(torch.ones(1, 1, dtype=torch.float64))  # type: ignore[operator]
+    assert run.pre_reset.item() == pytest.approx(1.0, abs=1e-12)
+
+
+def test_train_learns_and_compares_with_the_control(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert call(monkeypatch, "digits", *QUICK, "--compare", "--out", str(tmp_path)) == 0
+    shown = capsys.readouterr().out
+    assert "memoryless control" in shown
+    folder = tmp_path / "digits"
+    for place, alpha in ((folder, 0.7), (folder / "control", 1.0)):
+        results = json.loads((place / "results.json").read_text())
+        assert results["config"]["alpha"] == alpha
+        assert results["accuracy"]["test"] > 0.85  # chance is 0.1
+        assert f"{100 * results['accuracy']['test']:.1f} %" in shown
+        history = list(csv.DictReader((place / "history.csv").read_text().splitlines()))
+        losses = [float(line["training_loss"]) for line in history]
+        assert losses[-1] < losses[0] / 2
+        assert (place / "confusion.png").stat().st_size > 5000
+    assert (folder / "comparison.png").stat().st_size > 5000
+    compared = list(csv.DictReader((folder / "comparison.csv").read_text().splitlines()))
+    assert [line["alpha"] for line in compared] == ["0.7", "1.0"]
+
+
+def test_ctrl_c_leaves_what_resume_goes_on_from(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    options = ("digits", "--epochs", "2", "--hidden", "8", "--out")
+    assert call(monkeypatch, *options, str(tmp_path / "whole")) == 0
+    real = loop.Training.run_epoch
+
+    def interrupted(self: loop.Training, data: training.Data) -> None:
+        if self.history:
+            raise KeyboardInterrupt
+        real(self, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Training, "run_epoch", interrupted)
+        assert call(monkeypatch, *options, str(tmp_path / "broken")) == 130
+    error = capsys.readouterr().err
+    assert "interrupted" in error
+    assert "--resume" in error
+    assert call(monkeypatch, *options, str(tmp_path / "broken"), "--resume") == 0
+    histories = [(tmp_path / name / "digits" / "history.csv").read_text() for name in ("whole", "broken")]
+    assert histories[0] == histories[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("numerals",), "`task` must be one of 'digits'; got 'numerals'"),
+        (("digits", "--lr", "nan"), "`lr` must lie in (0, 100], got nan"),
+        (("digits", "--lr", "fast"), "'fast' is not a valid float"),
+        (("digits", "--epochs", "-1"), "`epochs` must be >= 1, got -1"),
+        (("digits", "--alpha", "0"), "`alpha` must lie in (0, 1], got 0"),
+        (("digits", "--alpha", "1.5"), "`alpha` must lie in (0, 1], got 1.5"),
+        (("digits", "--surrogate", "nonesuch"), "`surrogate` must be one of"),
+        (("digits", "--seed", "-1"), "`seed` must be >= 0, got -1"),
+        (("digits", "--alpha", "1", "--compare"), "`--compare` needs `alpha` below 1"),
+        (("digits", "--resume"), "no checkpoint to resume from"),
+        ((), "Missing argument 'TASK'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_bad_input_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, *arguments) != 0
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.startswith("fracspike: ")
+    assert len(error.splitlines()) == 1
+
+
+def test_an_unwritable_folder_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert call(monkeypatch, "digits", "--out", str(tmp_path / "file")) != 0
+    error = capsys.readouterr().err
+    assert "must be a folder that can be written to" in error
+    assert len(error.splitlines()) == 1
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_a_damaged_checkpoint_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "digits" / checkpoint.NAME
+    path.parent.mkdir()
+    path.write_bytes(b"PK damaged")
+    assert call(monkeypatch, "digits", "--resume", "--out", str(tmp_path)) != 0
+    error = capsys.readouterr().err
+    assert "is damaged" in error
+    assert len(error.splitlines()) == 1
+    assert path.read_bytes() == b"PK damaged"
+
+
+def test_missing_scikit_learn_is_one_line_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    assert call(monkeypatch, "digits", "--out", str(tmp_path)) != 0
+    error = capsys.readouterr().err
+    assert 'pip install "fracspike[experiments]"' in error
+    assert len(error.splitlines()) == 1
