@@ -203,7 +203,11 @@ class Surrogate(_Declared, nn.Module):
         return plot_surrogates([self], **options)
 
     def __repr__(self) -> str:
-        shown = {n: getattr(self, n) for n in self._shape if not isinstance(self._values[n], torch.Generator)}
+        shown = {
+            name: getattr(self, name)
+            for name in self._shape
+            if not (self._values[name] is None or isinstance(self._values[name], torch.Generator))
+        }
         shown |= {
             name: value
             for name, field in self._options.items()
