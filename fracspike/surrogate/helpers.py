@@ -20,3 +20,10 @@ def bounded(y: Tensor) -> Tensor:
     """Clamp to a quarter of the number range: what overflowed to infinity is a number again."""
     most = torch.finfo(y.dtype).max / 4
     return y.clamp(-most, most)
+
+
+def affine(y: Tensor, slope: float | Tensor, offset: float | Tensor) -> Tensor:
+    """Return ``slope * y + offset``, in one pass over memory when both are plain numbers."""
+    if isinstance(slope, float) and isinstance(offset, float):
+        return torch.rsub(y, offset, alpha=-slope)
+    return y * slope + offset

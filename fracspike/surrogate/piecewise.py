@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .base import Surrogate
 from .fields import flag, non_negative
+from .helpers import affine
 from .registry import register
 from .spike import heaviside
 
@@ -42,7 +43,7 @@ class Rectangle(Surrogate):
     closed: bool = flag(default=True)
 
     def g(self, x: Tensor) -> Tensor:
-        return heaviside(self.width - x.abs(), strict=not self.closed) * (0.5 / self.width)
+        return affine(_outside(x, self.width, self.closed), -0.5 / self.width, 0.5 / self.width)
 
     def G(self, x: Tensor) -> Tensor:
         return (x * (0.5 / self.width) + 0.5).clamp(0.0, 1.0)
@@ -80,7 +81,7 @@ class Triangle(Surrogate):
     width: float = 1.0
 
     def g(self, x: Tensor) -> Tensor:
-        return (x.abs() * (-1.0 / self.width)).add_(1.0).clamp(min=0.0)
+        return affine(x.abs(), -1.0 / self.width, 1.0).clamp(min=0.0)
 
     def G(self, x: Tensor) -> Tensor:
         y = (x * (1.0 / self.width)).clamp(-1.0, 1.0)
@@ -122,8 +123,7 @@ class LeakyRectangle(Surrogate):
     closed: bool = flag(default=True)
 
     def g(self, x: Tensor) -> Tensor:
-        inside = heaviside(self.width - x.abs(), strict=not self.closed)
-        return inside * (0.5 / self.width - self.c) + self.c
+        return affine(_outside(x, self.width, self.closed), self.c - 0.5 / self.width, 0.5 / self.width)
 
     def G(self, x: Tensor) -> Tensor:
         y = (x * (1.0 / self.width)).clamp(-1.0, 1.0)
@@ -162,7 +162,14 @@ class LeakyReLU(Surrogate):
     leak: float = non_negative(default=0.0)
 
     def g(self, x: Tensor) -> Tensor:
-        return heaviside(x, self.strict) * (self.slope - self.leak) + self.leak
+        above = heaviside(x, self.strict)
+        # The usual case costs nothing more.
+        plain = (
+            isinstance(self.slope, float)
+            and isinstance(self.leak, float)
+            and (self.slope, self.leak) == (1.0, 0.0)
+        )
+        return above if plain else affine(above, self.slope - self.leak, self.leak)
 
     def G(self, x: Tensor) -> Tensor:
         above = x > 0 if self.strict else x >= 0
@@ -242,6 +249,11 @@ class StraightThrough(Surrogate):
 
     def area_of_g(self) -> float:
         return math.inf
+
+
+def _outside(x: Tensor, width: float, closed: bool) -> Tensor:
+    """Return 1 where |x| > width (|x| >= width unless closed), else 0."""
+    return heaviside(x.abs() - width, strict=closed)
 
 
 def _larger(a: Any, b: Any) -> Any:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .base import Surrogate
 from .fields import any_real, positive
-from .helpers import bounded, magnitude, sign
+from .helpers import affine, bounded, magnitude, sign
 from .registry import register
 from .spike import heaviside
 
@@ -80,8 +80,8 @@ class ATan(Surrogate):
     alpha: float = 2.0
 
     def g(self, x: Tensor) -> Tensor:
-        y = (x * (math.pi / 2 * self.alpha)).square_().add_(1.0)
-        return y.reciprocal_() * (self.alpha / 2)
+        square = (x * (math.pi / 2 * self.alpha)).square_()
+        return affine(square, 2.0 / self.alpha, 2.0 / self.alpha).reciprocal_()
 
     def G(self, x: Tensor) -> Tensor:
         return torch.atan(x * (math.pi / 2 * self.alpha)) / math.pi + 0.5
@@ -117,7 +117,7 @@ class FastSigmoid(Surrogate):
     slope: float = 25.0
 
     def g(self, x: Tensor) -> Tensor:
-        return (x.abs() * self.slope).add_(1.0).square_().reciprocal_()
+        return affine(x.abs(), self.slope, 1.0).square_().reciprocal_()
 
     def G(self, x: Tensor) -> Tensor:
         y = bounded(x * self.slope)
@@ -155,7 +155,7 @@ class SoftSign(Surrogate):
     alpha: float = 2.0
 
     def g(self, x: Tensor) -> Tensor:
-        return (x.abs() * self.alpha).add_(1.0).square_().reciprocal_() * (self.alpha / 2)
+        return affine(x.abs(), self.alpha, 1.0).square_().reciprocal_() * (self.alpha / 2)
 
     def G(self, x: Tensor) -> Tensor:
         y = bounded(x * self.alpha)
@@ -196,7 +196,7 @@ class SparseFastSigmoid(Surrogate):
 
     def g(self, x: Tensor) -> Tensor:
         window = heaviside(x - self.B, strict=True)
-        return (x.abs() * self.slope).add_(1.0).square_().reciprocal_() * window
+        return affine(x.abs(), self.slope, 1.0).square_().reciprocal_() * window
 
     def G(self, x: Tensor) -> Tensor:
         y = bounded(x * self.slope)
@@ -242,7 +242,9 @@ class QPseudoSpike(Surrogate):
     width: float | None = positive(default=None)
 
     def g(self, x: Tensor) -> Tensor:
-        return bounded(x.abs() * (1.0 / self._width())).add_(1.0).pow(-self.q)
+        base = affine(x.abs(), 1.0 / self._width(), 1.0)
+        # The derivative with respect to a trained q has the logarithm of the base, which must be finite.
+        return (base if isinstance(self.q, float) else bounded(base)).pow(-self.q)
 
     def G(self, x: Tensor) -> Tensor:
         log_base = bounded(magnitude(x) / self._width()).log1p()
