@@ -91,7 +91,7 @@ def register(family: Any = None) -> Any:
 
     Example:
         >>> import torch
-        >>> from fracspike.surrogate import get, register, Surrogate
+        >>> from fracspike.surrogate import Surrogate, get, register
         >>> @register
         ... class Laplace(Surrogate):
         ...     width: float = 1.0
@@ -185,7 +185,7 @@ def get(name: str, **parameters: Any) -> Surrogate:
 
     Example:
         >>> import torch
-        >>> from fracspike.surrogate import ATan, FastSigmoid, get
+        >>> from fracspike.surrogate import get
         >>> get("atan", alpha=3.0)
         ATan(alpha=3.0)
         >>> get("snntorch.atan")
@@ -268,7 +268,7 @@ def resolve(spec: object) -> nn.Module:
 
     Example:
         >>> import torch
-        >>> from fracspike.surrogate import ATan, get, resolve
+        >>> from fracspike.surrogate import resolve
         >>> resolve("atan:alpha=3")
         ATan(alpha=3.0)
         >>> resolve(lambda x: (x > 0).to(x.dtype))(torch.tensor([-1.0, 1.0]))

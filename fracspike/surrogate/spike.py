@@ -63,6 +63,7 @@ class SpikeFunction(CompiledSpikeFunction):
 
     Example:
         >>> import torch
+        >>> from fracspike.surrogate import SpikeFunction
         >>> x = torch.tensor([-0.5, 0.5], requires_grad=True)
         >>> SpikeFunction.apply(x, lambda x: torch.exp(-x.abs()), False).sum().backward()
         >>> x.grad
@@ -105,7 +106,7 @@ class SmoothSpikeFunction(CompiledSmoothSpikeFunction):
 
     Example:
         >>> import torch
-        >>> from fracspike.surrogate import heaviside
+        >>> from fracspike.surrogate import SmoothSpikeFunction, heaviside
         >>> x = torch.tensor([-0.5, 0.5], requires_grad=True)
         >>> s = SmoothSpikeFunction.apply(heaviside(x), torch.sigmoid(x))
         >>> s.sum().backward()
