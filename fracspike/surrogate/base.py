@@ -23,7 +23,7 @@ from .fields import (
     to_raw,
     whole,
 )
-from .quadrature import area_of, peak_of
+from .quadrature import area_from, area_of, peak_of
 from .spike import heaviside, smooth_spike, spike
 
 if TYPE_CHECKING:
@@ -136,6 +136,10 @@ class Surrogate(_Declared, nn.Module):
 
     def area_of_g(self) -> Any:
         """Integral of ``g`` over the real line (inf if it diverges); numerical unless the family gives it."""
+        if type(self).G is not Surrogate.G:
+            area = area_from(self.G)
+            if area is not None:
+                return area
         return area_of(self.g)
 
     def trained_above(self, name: str) -> float | None:

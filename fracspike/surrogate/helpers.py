@@ -27,3 +27,10 @@ def affine(y: Tensor, slope: float | Tensor, offset: float | Tensor) -> Tensor:
     if isinstance(slope, float) and isinstance(offset, float):
         return torch.rsub(y, offset, alpha=-slope)
     return y * slope + offset
+
+
+def mix(step: Tensor, zero: float | Tensor, one: float | Tensor) -> Tensor:
+    """Return ``zero`` where ``step`` is 0 and ``one`` where it is 1, both exactly."""
+    # zero + (one - zero) * step would round the difference.
+    y = affine(step, -zero, zero)
+    return torch.add(y, step, alpha=one) if isinstance(one, float) else y + step * one

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .base import Surrogate
 from .fields import flag, non_negative
-from .helpers import affine
+from .helpers import affine, mix
 from .registry import register
 from .spike import heaviside
 
@@ -123,7 +123,7 @@ class LeakyRectangle(Surrogate):
     closed: bool = flag(default=True)
 
     def g(self, x: Tensor) -> Tensor:
-        return affine(_outside(x, self.width, self.closed), self.c - 0.5 / self.width, 0.5 / self.width)
+        return mix(_outside(x, self.width, self.closed), zero=0.5 / self.width, one=self.c)
 
     def G(self, x: Tensor) -> Tensor:
         y = (x * (1.0 / self.width)).clamp(-1.0, 1.0)
@@ -164,12 +164,8 @@ class LeakyReLU(Surrogate):
     def g(self, x: Tensor) -> Tensor:
         above = heaviside(x, self.strict)
         # The usual case costs nothing more.
-        plain = (
-            isinstance(self.slope, float)
-            and isinstance(self.leak, float)
-            and (self.slope, self.leak) == (1.0, 0.0)
-        )
-        return above if plain else affine(above, self.slope - self.leak, self.leak)
+        usual = (self.slope, self.leak) == (1.0, 0.0) and not self._trained
+        return above if usual else mix(above, zero=self.leak, one=self.slope)
 
     def G(self, x: Tensor) -> Tensor:
         above = x > 0 if self.strict else x >= 0
@@ -209,7 +205,8 @@ class LogTailedReLU(Surrogate):
     def g(self, x: Tensor) -> Tensor:
         above = x.clamp(min=1.0).reciprocal_()
         # A step rather than a comparison: it leaves NaN in place.
-        return above + heaviside(-x) * (self.alpha - 1.0)
+        below = heaviside(-x)
+        return above - below + below * self.alpha
 
     def G(self, x: Tensor) -> Tensor:
         above = torch.where(x <= 1.0, x, x.clamp(min=1.0).log() + 1.0)
@@ -253,7 +250,8 @@ class StraightThrough(Surrogate):
 
 def _outside(x: Tensor, width: float, closed: bool) -> Tensor:
     """Return 1 where |x| > width (|x| >= width unless closed), else 0."""
-    return heaviside(x.abs() - width, strict=closed)
+    distance = x.abs().sub_(width) if isinstance(width, float) else x.abs() - width
+    return heaviside(distance, strict=closed)
 
 
 def _larger(a: Any, b: Any) -> Any:

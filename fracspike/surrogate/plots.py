@@ -40,6 +40,7 @@ def plot_surrogates(
         ValueError: if there is nothing to draw, or ``labels`` and ``surrogates`` differ in number.
 
     Example:
+        >>> from fracspike.surrogate import plot_surrogates
         >>> figure = plot_surrogates(["atan", "sigmoid"])
         >>> len(figure.axes)
         2

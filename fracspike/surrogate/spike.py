@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -119,6 +120,11 @@ class SmoothSpikeFunction(CompiledSmoothSpikeFunction):
         """Return the tangent of ``smooth``."""
         tangent: Tensor = grad_inputs[1].clone()
         return tangent
+
+
+# torch looks up the signature of forward in every call; building it anew would take half of a small call.
+for _function in (CompiledSpikeFunction, CompiledSmoothSpikeFunction):
+    _function.forward.__signature__ = inspect.signature(_function.forward)  # type: ignore[union-attr]
 
 
 def spike(x: Tensor, derivative: Callable[[Tensor], Tensor], strict: bool = False) -> Tensor:

@@ -124,7 +124,7 @@ class SquarewaveFourier(Surrogate):
 
     def g(self, x: Tensor) -> Tensor:
         phase = self._phase(x)
-        total = phase.cos()
+        total = phase.cos() if self.n > 1 else phase.cos_()
         for i in range(1, self.n):
             total = total + (phase * (2 * i + 1)).cos_()
         return total * (4.0 / self.period)
@@ -137,8 +137,16 @@ class SquarewaveFourier(Surrogate):
         return total * (2.0 / math.pi) + 0.5
 
     def _phase(self, x: Tensor) -> Tensor:
-        # All harmonics share the period, and x / period might overflow.
-        return torch.remainder(x, self.period) * (2.0 * math.pi / self.period)
+        step: float | Tensor = 2.0 * math.pi / self.period  # a tensor while the period is trained
+        if x.dtype in (torch.float16, torch.bfloat16):
+            # Few digits are left after a multiplication; the remainder is exact, and slow.
+            return torch.remainder(x, self.period) * step
+        # The highest harmonic must not overflow; x that large is far coarser than any period.
+        most = torch.finfo(x.dtype).max / (4.0 * self.n)
+        if isinstance(step, float):
+            reach = most / max(step, 1.0)
+            return x.clamp(-reach, reach).mul_(step)
+        return (x * step).clamp(-most, most)
 
     def peak_of_g(self) -> float:
         return 4.0 * self.n / self.period
