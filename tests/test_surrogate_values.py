@@ -208,3 +208,21 @@ def test_normalize(name: str) -> None:
         torch.testing.assert_close(scaled.derivative(x), plain.derivative(x) / measure)
         torch.testing.assert_close(scaled.primitive(x), plain.primitive(x) / measure)
         assert getattr(scaled, normalize)() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", sorted(PRIMITIVES))
+def test_lower_precision_keeps_its_digits(name: str, dtype: torch.dtype) -> None:
+    x = torch.tensor([-2.25, -1.0, -0.375, -0.0625, 0.0, 0.125, 0.75, 1.5, 2.0], dtype=dtype)
+    s = surrogate.get(name, **PRIMITIVES[name][0])
+    exact = s.derivative(x.double())
+    eps = torch.finfo(dtype).eps
+    torch.testing.assert_close(s.derivative(x).double(), exact, rtol=30 * eps, atol=3 * eps * s.peak())
+
+
+def test_a_small_leak_is_not_rounded_to_the_precision_of_the_peak() -> None:
+    x = torch.tensor([3.0], dtype=torch.bfloat16)
+    leak = torch.tensor([1e-4], dtype=torch.bfloat16)
+    assert torch.equal(surrogate.LeakyRectangle(width=1.0, c=1e-4).derivative(x), leak)
+    assert torch.equal(surrogate.LeakyReLU(slope=1.0, leak=1e-4).derivative(-x), leak)
+    assert torch.equal(surrogate.LogTailedReLU(alpha=1e-4).derivative(-x), leak)
