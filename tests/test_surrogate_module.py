@@ -154,6 +154,8 @@ def test_parameter_gradient_is_that_of_the_primitive(name: str) -> None:
     s = trainable(name).double()
     x = torch.tensor([-1.3, -0.4, 0.3, 0.85], dtype=torch.float64)
     weight = torch.tensor([0.3, -1.0, 2.0, 0.7], dtype=torch.float64)
+    if not list(s.parameters()):
+        pytest.skip(f"{name} has no parameter to train")
     (s(x) * weight).sum().backward()
     h = 1e-6
     for parameter in s.parameters():
@@ -173,12 +175,13 @@ def test_zero_parameter_gradient_still_shapes_the_second_derivative(name: str) -
     x = torch.tensor([-1.3, -0.4, 0.3, 0.85], dtype=torch.float64, requires_grad=True)
     parameters = list(s.parameters())
     if not parameters:
-        pytest.skip("no parameters")
-    assert all(g.abs() < 1e-15 for g in torch.autograd.grad(s(x).sum(), parameters))
+        pytest.skip(f"{name} has no parameter to train")
+    for gradient in torch.autograd.grad(s(x).sum(), parameters):
+        torch.testing.assert_close(gradient, torch.zeros_like(gradient), rtol=0.0, atol=1e-13)
     (first,) = torch.autograd.grad(s(x).sum(), x, create_graph=True)
     torch.testing.assert_close(first, s.derivative(x))
-    mixed = torch.autograd.grad(first.sum(), parameters, allow_unused=True)
-    direct = torch.autograd.grad(s.derivative(x).sum(), parameters, allow_unused=True)
+    mixed = torch.autograd.grad(first.sum(), parameters, materialize_grads=True)
+    direct = torch.autograd.grad(s.derivative(x).sum(), parameters, materialize_grads=True)
     for m, d in zip(mixed, direct, strict=True):
         torch.testing.assert_close(m, d)
 

@@ -7,25 +7,42 @@ and by name ``get("atan", alpha=2.0)``, where ``get("snntorch.atan")`` knows oth
 from . import aliases as _aliases  # noqa: F401 -- registers the names
 from . import functional
 from .base import Surrogate
-from .bells import Gaussian
+from .bells import Erf, Gaussian, MultiGaussian, PiecewiseExponential, ShiftedExponential
 from .fields import any_real, choice, flag, non_negative, positive, whole
 from .noisy import NoisyThreshold, noisy_threshold
-from .piecewise import Rectangle
+from .piecewise import LeakyRectangle, LeakyReLU, LogTailedReLU, Rectangle, StraightThrough, Triangle
 from .plots import plot_surrogates
 from .registry import Wrapped, aliases, get, names, register, resolve
-from .sigmoids import ATan, FastSigmoid, Sigmoid
+from .sigmoids import ATan, Circular, FastSigmoid, QPseudoSpike, Sigmoid, SoftSign, SparseFastSigmoid
 from .spike import SmoothSpikeFunction, SpikeFunction, heaviside
+from .unusual import S2NN, NonzeroSignLog, SquarewaveFourier
 
 __all__ = [
+    "S2NN",
     "ATan",
+    "Circular",
+    "Erf",
     "FastSigmoid",
     "Gaussian",
+    "LeakyReLU",
+    "LeakyRectangle",
+    "LogTailedReLU",
+    "MultiGaussian",
     "NoisyThreshold",
+    "NonzeroSignLog",
+    "PiecewiseExponential",
+    "QPseudoSpike",
     "Rectangle",
+    "ShiftedExponential",
     "Sigmoid",
     "SmoothSpikeFunction",
+    "SoftSign",
+    "SparseFastSigmoid",
     "SpikeFunction",
+    "SquarewaveFourier",
+    "StraightThrough",
     "Surrogate",
+    "Triangle",
     "Wrapped",
     "aliases",
     "any_real",

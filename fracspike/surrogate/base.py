@@ -23,7 +23,7 @@ from .fields import (
     to_raw,
     whole,
 )
-from .quadrature import area_of, peak_of
+from .quadrature import area_from, area_of, peak_of
 from .spike import heaviside, smooth_spike, spike
 
 if TYPE_CHECKING:
@@ -136,6 +136,10 @@ class Surrogate(_Declared, nn.Module):
 
     def area_of_g(self) -> Any:
         """Integral of ``g`` over the real line (inf if it diverges); numerical unless the family gives it."""
+        if type(self).G is not Surrogate.G:
+            area = area_from(self.G)
+            if area is not None:
+                return area
         return area_of(self.g)
 
     def trained_above(self, name: str) -> float | None:
@@ -203,7 +207,11 @@ class Surrogate(_Declared, nn.Module):
         return plot_surrogates([self], **options)
 
     def __repr__(self) -> str:
-        shown = {n: getattr(self, n) for n in self._shape if not isinstance(self._values[n], torch.Generator)}
+        shown = {
+            name: getattr(self, name)
+            for name in self._shape
+            if not (self._values[name] is None or isinstance(self._values[name], torch.Generator))
+        }
         shown |= {
             name: value
             for name, field in self._options.items()

@@ -37,9 +37,13 @@ def number(name: str, value: object, *, above: float = -math.inf, at_least: floa
     return float(real(name, value, above=above, at_least=at_least))
 
 
-def positive(*, default: float, above: float = 0.0, kw_only: bool = False) -> Any:
-    """Declare a number > ``above``; trained as ``above + exp(log_...)``."""
-    return Field(default, lambda name, value: number(name, value, above=above), above)
+def positive(*, default: float | None, above: float = 0.0, kw_only: bool = False) -> Any:
+    """Declare a number > ``above``, or None if that is the default; trained as ``above + exp(log_...)``."""
+
+    def check(name: str, value: object) -> float | None:
+        return None if value is None and default is None else number(name, value, above=above)
+
+    return Field(default, check, above)
 
 
 def non_negative(*, default: float, kw_only: bool = False) -> Any:

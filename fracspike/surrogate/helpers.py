@@ -20,3 +20,17 @@ def bounded(y: Tensor) -> Tensor:
     """Clamp to a quarter of the number range: what overflowed to infinity is a number again."""
     most = torch.finfo(y.dtype).max / 4
     return y.clamp(-most, most)
+
+
+def affine(y: Tensor, slope: float | Tensor, offset: float | Tensor) -> Tensor:
+    """Return ``slope * y + offset``, in one pass over memory when both are plain numbers."""
+    if isinstance(slope, float) and isinstance(offset, float):
+        return torch.rsub(y, offset, alpha=-slope)
+    return y * slope + offset
+
+
+def mix(step: Tensor, zero: float | Tensor, one: float | Tensor) -> Tensor:
+    """Return ``zero`` where ``step`` is 0 and ``one`` where it is 1, both exactly."""
+    # zero + (one - zero) * step would round the difference.
+    y = affine(step, -zero, zero)
+    return torch.add(y, step, alpha=one) if isinstance(one, float) else y + step * one

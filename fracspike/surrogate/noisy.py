@@ -155,7 +155,7 @@ def noisy_threshold(
 
     Example:
         >>> import torch
-        >>> from fracspike.surrogate import noisy_threshold, NoisyThreshold
+        >>> from fracspike.surrogate import noisy_threshold
         >>> noisy_threshold(torch.tensor([0.0, 0.2]), scale=5.0, sample=False)
         tensor([0.5000, 0.7311])
         >>> noisy_threshold(torch.tensor([0.0, -0.2]), training=False)

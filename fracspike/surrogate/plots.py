@@ -40,6 +40,7 @@ def plot_surrogates(
         ValueError: if there is nothing to draw, or ``labels`` and ``surrogates`` differ in number.
 
     Example:
+        >>> from fracspike.surrogate import plot_surrogates
         >>> figure = plot_surrogates(["atan", "sigmoid"])
         >>> len(figure.axes)
         2
@@ -57,7 +58,7 @@ def plot_surrogates(
         raise ValueError(f"`low` must be < `high`, got {low} and {high}")
     x = torch.linspace(low, high, points, dtype=torch.float64)
     # No pyplot: a figure of its own neither opens a window nor stays behind in a global list.
-    figure = Figure(figsize=(9.0, 3.4), layout="constrained")
+    figure = Figure(figsize=(9.0, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     left.plot(x, (x >= 0).to(x.dtype), color="0.6", linewidth=2.5, label="spike H(x)")
@@ -70,6 +71,6 @@ def plot_surrogates(
                 continue
     left.set(title="function", xlabel="x = v - threshold", ylabel="s(x) and primitive G(x)")
     right.set(title="gradient", xlabel="x = v - threshold", ylabel="surrogate derivative g(x)")
-    right.legend(fontsize="small")
+    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small")
     figure.suptitle(title)
     return figure

@@ -28,11 +28,23 @@ def peak_of(g: Callable[[Tensor], Tensor]) -> float:
     return peak
 
 
+def area_from(G: Callable[[Tensor], Tensor]) -> float | None:
+    """Return the rise of the primitive over the real line, inf if it grows, None if it cannot be told."""
+    low, lower, high, higher = _values(
+        G, torch.tensor([-1e100, -1e200, 1e100, 1e200], dtype=torch.float64)
+    ).tolist()
+    if not (math.isfinite(high) and math.isfinite(low)):
+        return None
+    settled = math.isclose(low, lower, abs_tol=1e-9) and math.isclose(high, higher, abs_tol=1e-9)
+    return high - low if settled else math.inf
+
+
 def area_of(g: Callable[[Tensor], Tensor]) -> float:
     """Return the integral of ``g`` over the real line, inf if it does not settle.
 
     Gauss-Legendre panels in u with x = sinh(u), which gives exponential and algebraic tails alike a
-    decaying integrand; divergence shows as growth when the range is doubled.
+    decaying integrand; divergence shows as growth when the range is enlarged.  A jump inside a panel costs
+    about 1e-4 of the area.
     """
     import numpy as np
 
@@ -44,7 +56,7 @@ def area_of(g: Callable[[Tensor], Tensor]) -> float:
         u = (edges[:-1] + half)[:, None] + half[:, None] * nodes
         return float((_values(g, u.sinh()) * u.cosh() * weights * half[:, None]).sum())
 
-    near, far = integral(30.0, 6000), integral(45.0, 9000)
+    near, far = integral(30.0, 24_000), integral(45.0, 36_000)
     if not math.isclose(near, far, rel_tol=1e-6, abs_tol=1e-9):
         return math.inf
     return far

@@ -47,14 +47,16 @@ class Peer:
                 raise TypeError(f"{name!r} has no parameter {key!r}; it accepts {', '.join(accepted)}{hint}")
         own = {key: value for key, value in given.items() if key in theirs}
         for key, value in own.items():
-            if not isinstance(value, bool | str):
+            if not isinstance(theirs[key].default, bool | str):
                 real(key, value)
+        passed_on = {key: value for key, value in given.items() if key not in theirs}
         try:
-            ours = self.translate(**own)
+            return self.family(**{"strict": self.strict, **self.translate(**own), **passed_on})
         except ZeroDivisionError:
             raise ValueError(f"the parameters of {name!r} must be > 0, got {own}") from None
-        options_given = {key: value for key, value in given.items() if key in options and key not in theirs}
-        return self.family(**{"strict": self.strict, **ours, **options_given})
+        except ValueError as error:
+            # The check speaks of our parameters; say which of theirs it was.
+            raise ValueError(f"{error} (from {name!r} with {own})" if own else str(error)) from None
 
 
 def _key(name: str) -> str:
@@ -89,7 +91,7 @@ def register(family: Any = None) -> Any:
 
     Example:
         >>> import torch
-        >>> from fracspike.surrogate import get, register, Surrogate
+        >>> from fracspike.surrogate import Surrogate, get, register
         >>> @register
         ... class Laplace(Surrogate):
         ...     width: float = 1.0
@@ -183,7 +185,7 @@ def get(name: str, **parameters: Any) -> Surrogate:
 
     Example:
         >>> import torch
-        >>> from fracspike.surrogate import ATan, FastSigmoid, get
+        >>> from fracspike.surrogate import get
         >>> get("atan", alpha=3.0)
         ATan(alpha=3.0)
         >>> get("snntorch.atan")
@@ -266,7 +268,7 @@ def resolve(spec: object) -> nn.Module:
 
     Example:
         >>> import torch
-        >>> from fracspike.surrogate import ATan, get, resolve
+        >>> from fracspike.surrogate import resolve
         >>> resolve("atan:alpha=3")
         ATan(alpha=3.0)
         >>> resolve(lambda x: (x > 0).to(x.dtype))(torch.tensor([-1.0, 1.0]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -63,6 +64,7 @@ class SpikeFunction(CompiledSpikeFunction):
 
     Example:
         >>> import torch
+        >>> from fracspike.surrogate import SpikeFunction
         >>> x = torch.tensor([-0.5, 0.5], requires_grad=True)
         >>> SpikeFunction.apply(x, lambda x: torch.exp(-x.abs()), False).sum().backward()
         >>> x.grad
@@ -105,7 +107,7 @@ class SmoothSpikeFunction(CompiledSmoothSpikeFunction):
 
     Example:
         >>> import torch
-        >>> from fracspike.surrogate import heaviside
+        >>> from fracspike.surrogate import SmoothSpikeFunction, heaviside
         >>> x = torch.tensor([-0.5, 0.5], requires_grad=True)
         >>> s = SmoothSpikeFunction.apply(heaviside(x), torch.sigmoid(x))
         >>> s.sum().backward()
@@ -118,6 +120,11 @@ class SmoothSpikeFunction(CompiledSmoothSpikeFunction):
         """Return the tangent of ``smooth``."""
         tangent: Tensor = grad_inputs[1].clone()
         return tangent
+
+
+# torch looks up the signature of forward in every call; building it anew would take half of a small call.
+for _function in (CompiledSpikeFunction, CompiledSmoothSpikeFunction):
+    _function.forward.__signature__ = inspect.signature(_function.forward)  # type: ignore[union-attr]
 
 
 def spike(x: Tensor, derivative: Callable[[Tensor], Tensor], strict: bool = False) -> Tensor:
