@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 import fracspike
+from fracspike.training.command import train
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -78,12 +79,13 @@ def simulate(out: str, **options: float | str | None) -> None:
     click.echo(f"trace.csv, spikes.csv and trace.png in {folder}")
 
 
+cli.add_command(train)
+
+
 def main() -> None:
     """Run the command line; every expected failure is one line and a non-zero exit status."""
     try:
-        cli.main(standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
+        sys.exit(cli.main(standalone_mode=False))
     except (click.Abort, KeyboardInterrupt):
         click.echo("fracspike: interrupted", err=True)
         sys.exit(130)
