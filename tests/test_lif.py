@@ -413,7 +413,7 @@ class TestLayer:
             ValueError,
             "pass method='l1' or reset_memory='jump'",
         ),
-        ({"method": "rk4"}, ValueError, "`method` must be one of 'exact', 'l1'"),
+        ({"method": "rk4"}, ValueError, "`method` must be one of 'exact', 'gl', 'gl_explicit', 'l1'"),
         ({"refractory": 0.25, "dt": 0.1}, ValueError, "`refractory` must be a multiple of dt=0.1, got 0.25"),
         ({"learn": ("beta",)}, ValueError, "`learn` must be one of 'alpha'"),
         ({"alpha": 1.0, "learn": "alpha"}, ValueError, "start at 0.99"),

@@ -208,7 +208,7 @@ class FractionalLIF(nn.Module):
             spikes=torch.stack(spikes),
             voltage=torch.stack(after_reset),
             pre_reset=torch.stack(before_reset),
-            state=State(membrane.v, torch.stack(membrane.past.items), membrane.drive, refractory, self._kind),
+            state=State(membrane.v, torch.stack(membrane.past), membrane.drive, refractory, self._kind),
         )
 
     def initial_state(self, like: Tensor, v: float | Tensor | None = None) -> State:
