@@ -122,6 +122,14 @@ class TestGrid:
         torch.testing.assert_close(y[[0, 2, 3, 4]], uniform[[0, 100, 260, 400]], rtol=1e-12, atol=1e-13)
         torch.testing.assert_close(y[1], (uniform[2] + uniform[3]) / 2, rtol=1e-12, atol=1e-13)
 
+    def test_a_grid_that_is_not_uniform_is_interpolated_with_a_warning(self) -> None:
+        wanted = torch.tensor([0.0, 0.1, 0.25, 0.4, 1.0], dtype=F64)
+        with pytest.warns(UserWarning, match=r"t is not uniform: solved on a uniform grid of step 0\.1"):
+            y = fdeint(lambda t, y: -y, torch.ones(1, dtype=F64), wanted, 0.7)
+        uniform = fdeint(lambda t, y: -y, torch.ones(1, dtype=F64), grid(1.0, 10), 0.7)
+        torch.testing.assert_close(y[[0, 1, 3, 4]], uniform[[0, 1, 4, 10]], rtol=1e-12, atol=0)
+        torch.testing.assert_close(y[2], (uniform[2] + uniform[3]) / 2, rtol=1e-12, atol=0)
+
     def test_progress_is_told_of_every_step(self) -> None:
         told: list[tuple[int, int]] = []
         fdeint(
@@ -134,12 +142,13 @@ class TestGrid:
         assert told == [(n, 5) for n in range(1, 6)]
 
     def test_every_number_of_steps_gives_so_many(self) -> None:
-        from fracspike.solvers.integrate import _times
+        from fracspike.solvers.integrate import _implied_step, _times
 
         for dtype in (torch.float32, F64):
             for steps in range(1, 4097):
                 for end in (1.0, 7.3):
-                    times, h = _times(torch.linspace(0, end, steps + 1, dtype=dtype), None, "uniform")
+                    t = torch.linspace(0, end, steps + 1, dtype=dtype)
+                    times, h = _times(t, _implied_step(t, None, "uniform"), "uniform")
                     assert len(times) == steps + 1
                     assert h == pytest.approx(end / steps, rel=1e-6)
 
