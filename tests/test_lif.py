@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fracspike import FractionalLIF
 from fracspike.neurons import State
+from fracspike.solvers import Blocked, Exponentials, Full, Memory, Window
 
 F64 = torch.float64
 
@@ -261,6 +262,28 @@ class TestState:
         assert isinstance(state, State)
         assert state.v.shape == (4, 2)
         assert (state.v == 0.5).all()
+
+
+class TestMemory:
+    @pytest.mark.parametrize("memory", [Blocked(16), Exponentials(1e-6), Window(200)], ids=repr)
+    @pytest.mark.parametrize("kwargs", [{}, {"method": "l1"}, {"method": "gl", "reset_memory": "overwrite"}])
+    def test_every_memory_gives_the_spikes_and_gradients_of_full(self, kwargs: dict, memory: Memory) -> None:
+        current = 3 * torch.rand(200, 2, 5, generator=torch.Generator().manual_seed(4))
+        results = []
+        for kept in (Full(), memory):
+            lif = FractionalLIF(
+                alpha=0.6, dt=0.5, memory=kept, learn=("alpha", "tau"), surrogate="atan", **kwargs
+            )
+            drive = current.clone().requires_grad_()
+            run = lif.simulate(drive)
+            gradients = torch.autograd.grad(run.spikes.sum(), (drive, *lif.parameters()))
+            results.append((run, gradients))
+        (full, expected), (other, found) = results
+        assert full.spikes.sum() > 100
+        assert torch.equal(full.spikes, other.spikes)
+        torch.testing.assert_close(full.voltage, other.voltage, rtol=0, atol=1e-5)
+        for a, b in zip(found, expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * b.abs().max().item())
 
 
 class TestGradients:
