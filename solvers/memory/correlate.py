@@ -11,6 +11,38 @@ ROWS = 256  # of the matrix of all pairs of times that is formed at once
 STATES = 1 << 20  # numbers that are transformed at once
 
 
+class Pairs:
+    """Collects what each sum was multiplied by, for memories that keep the items themselves.
+
+    Args:
+        shape: of the weights.
+    """
+
+    def __init__(self, shape: torch.Size) -> None:
+        self._shape = shape
+        self._partners: list[Tensor] = []
+        self._flushed: Tensor | None = None
+
+    def add(self, partner: Tensor) -> None:
+        """Take note that the newest sum was multiplied by ``partner``."""
+        self._partners.append(partner)
+
+    def flush(self, items: Tensor) -> None:
+        """Settle the pairs so far with ``items`` as they are, before some of these are erased."""
+        if self._partners:
+            self._flushed = self.total(items)
+            self._partners = [torch.zeros_like(partner) for partner in self._partners]
+
+    def total(self, items: Tensor) -> Tensor:
+        """Return the gradient in the weights.
+
+        A memory that collects pairs runs backward: its items are the gradients of the sums, latest
+        first, and the partners are the items that the sums once weighed.
+        """
+        fresh = correlation(items.flip(0), torch.stack(self._partners[::-1]), self._shape)
+        return fresh if self._flushed is None else self._flushed + fresh
+
+
 def correlation(sums: Tensor, items: Tensor, shape: torch.Size) -> Tensor:
     r"""Return :math:`c_m = \sum_n \langle g_{n}, q_{n-m} \rangle` for lags ``m`` below ``shape[0]``.
 
