@@ -445,6 +445,11 @@ class TestLayer:
             ValueError,
             r"`alpha` must be a number or have shape \(4,\)",
         ),
+        (
+            {"alpha": torch.full((3,), 0.5), "tau": torch.ones(4)},
+            ValueError,
+            r"per-neuron parameters must have one shape, got \[\(3,\), \(4,\)\]",
+        ),
         ({"size": 0}, ValueError, "`size` must be >= 1"),
         ({"size": 2.5}, TypeError, "`size` must be a whole number"),
         ({"memory": "full"}, TypeError, r"`memory` must be a Memory such as Full\(\)"),
@@ -483,3 +488,8 @@ def test_bad_parameters_are_named(kwargs: dict, error: type[Exception], message:
 def test_bad_current_is_named(current: object, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         FractionalLIF(alpha=0.7, size=5)(current)
+
+
+def test_a_surrogate_of_the_wrong_shape_is_named() -> None:
+    with pytest.raises(ValueError, match=r"`surrogate` must keep the shape \(2, 3\)"):
+        FractionalLIF(alpha=0.7, surrogate=torch.sum)(torch.ones(4, 2, 3))

@@ -134,7 +134,11 @@ class FractionalLIF(nn.Module):
         for name in learned:
             checks.one_of("learn", name, LEARNABLE)
         shapes = {tuple(v.shape) for v in values.values() if isinstance(v, Tensor) and v.dim() > 0}
-        if size is None and len(shapes) == 1:
+        if size is None and len(shapes) > 1:
+            raise ValueError(
+                f"per-neuron parameters must have one shape, got {sorted(shapes)}; pass size=..."
+            )
+        if size is None and shapes:
             size = shapes.pop()
         tensors = {
             name: parameters.expand(

@@ -26,9 +26,12 @@ class Epoch:
     validation_accuracy: float
 
     @property
-    def merit(self) -> tuple[float, float]:
-        """What is compared to find the best epoch: accuracy, and among equals the loss."""
-        return self.validation_accuracy, -self.validation_loss
+    def merit(self) -> float:
+        """What is compared to find the best epoch: the validation loss.
+
+        On a few hundred images the accuracy moves by luck from epoch to epoch; the loss does so less.
+        """
+        return -self.validation_loss
 
 
 class Training:
