@@ -28,8 +28,9 @@ class Epoch:
     smoothed_accuracy: float
 
 
-#: share of the newest epoch in the smoothed validation accuracy
-SMOOTHING = 0.3
+#: share of the newest epoch in the smoothed validation accuracy: so small that a lucky epoch hardly
+#: counts and the last ones, polished by a falling learning rate, win unless training has gone wrong
+SMOOTHING = 0.1
 
 
 def best_of(history: Sequence[Epoch]) -> Epoch:
