@@ -74,5 +74,5 @@ class BufferPast(Past):
     def paired(self) -> Tensor:
         """See :class:`Past`."""
         # run backward: here the sums' gradients are remembered, latest first, and the partners are the items
-        fresh = correlation(self.items.flip(0), torch.stack(self._partners[::-1]), self._shape)
+        fresh = correlation(self.items, self._partners, self._shape)
         return fresh if self._flushed is None else self._flushed + fresh

@@ -86,5 +86,5 @@ class _WindowPast(Past):
         self._partners.append(item)
 
     def paired(self) -> Tensor:
-        fresh = correlation(torch.stack(self._kept[::-1]), torch.stack(self._partners[::-1]), self._shape)
+        fresh = correlation(self._kept, self._partners, self._shape)
         return fresh if self._flushed is None else self._flushed + fresh
