@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -32,7 +32,12 @@ class History(ABC):
         dtype: in which the solve computes.
         items: what is remembered from before, oldest first.
         keep: whether :attr:`items` is wanted later.
+
+    Attributes:
+        twice: whether it can be differentiated more than once.
     """
+
+    twice: ClassVar[bool]
 
     def __init__(
         self,
@@ -43,7 +48,7 @@ class History(ABC):
         *,
         keep: bool = False,
     ) -> None:
-        self._newest: Tensor | None = None
+        self._newest: tuple[Tensor, Tensor | None] | None = None
         self._kept: list[Tensor] | None = [] if keep else None
         self._begin(memory, memory.weights(kernel, dtype), len(kernel))
         for item in items:
@@ -55,38 +60,41 @@ class History(ABC):
         assert self._kept is not None
         return self._kept
 
-    def append(self, item: Tensor) -> None:
-        """Remember ``item`` as the newest."""
+    def append(self, item: Tensor, less: Tensor | None = None) -> None:
+        """Remember ``item``, or the increment ``item - less``, as the newest.
+
+        Two states that are stored anyway cost nothing more; their difference would be stored beside them.
+        """
         if self._newest is not None:
-            self._skip(self._newest)
-        self._newest = item
+            self._skip(*self._newest)
+        self._newest = item, less
         if self._kept is not None:
-            self._kept.append(item)
+            self._kept.append(_difference(item, less))
 
     def weighted_sum(self) -> Tensor | float:
         """Return the sum after the newest item; 0.0 while there is none. Once for each item."""
         if self._newest is None:
             return 0.0
-        item, self._newest = self._newest, None
-        return self._take(item)
+        newest, self._newest = self._newest, None
+        return self._take(*newest)
 
     def forget(self, where: Tensor) -> None:
         """Erase the past of the states for which ``where`` is true."""
         if self._newest is not None:
-            self._newest = self._newest.masked_fill(where, 0.0)
+            self._newest = _difference(*self._newest).masked_fill(where, 0.0), None
         if self._kept is not None:
             self._kept = [item.masked_fill(where, 0.0) for item in self._kept]
         self._erase(where)
 
-    def _skip(self, item: Tensor) -> None:
+    def _skip(self, item: Tensor, less: Tensor | None) -> None:
         """Append for good; the sum is not wanted."""
-        self._take(item)
+        self._take(item, less)
 
     @abstractmethod
     def _begin(self, memory: Memory, weights: Tensor, count: int) -> None: ...
 
     @abstractmethod
-    def _take(self, item: Tensor) -> Tensor:
+    def _take(self, item: Tensor, less: Tensor | None) -> Tensor:
         """Append for good, and return the new sum."""
 
     @abstractmethod
@@ -96,22 +104,25 @@ class History(ABC):
 class AdjointHistory(History):
     """Differentiated by an adjoint memory: stores items, not graphs. First derivatives only."""
 
+    twice = False
+
     def _begin(self, memory: Memory, weights: Tensor, count: int) -> None:
         self._weights = weights
         self._tape = _Tape(memory, weights.detach(), count)
         self._last: Tensor | None = None
 
-    def _take(self, item: Tensor) -> Tensor:
+    def _take(self, item: Tensor, less: Tensor | None) -> Tensor:
         # the last sum is an input only to fix the order of the backward pass: latest sum first
-        self._last = _Sum.apply(item, self._weights, self._last, self._tape)  # type: ignore[no-untyped-call]
+        self._last = _Sum.apply(item, less, self._weights, self._last, self._tape)  # type: ignore[no-untyped-call]
         assert self._last is not None
         return self._last
 
-    def _skip(self, item: Tensor) -> None:
-        if torch.is_grad_enabled() and (item.requires_grad or self._weights.requires_grad):
-            self._take(item)
+    def _skip(self, item: Tensor, less: Tensor | None) -> None:
+        inputs = (item, less, self._weights)
+        if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs):
+            self._take(item, less)
         else:
-            self._tape.past.append(item.detach())
+            self._tape.past.append(_difference(item, less).detach())
 
     def _erase(self, where: Tensor) -> None:
         self._tape.forget(where)
@@ -158,10 +169,13 @@ class _Tape:
 
 class _Sum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, item: Tensor, weights: Tensor, last: Tensor | None, tape: _Tape) -> Tensor:
-        total, ctx.index = tape.forward(item)
-        ctx.tape = tape
-        ctx.save_for_backward(item if ctx.needs_input_grad[1] else None)
+    def forward(
+        ctx: Any, item: Tensor, less: Tensor | None, weights: Tensor, last: Tensor | None, tape: _Tape
+    ) -> Tensor:
+        total, ctx.index = tape.forward(_difference(item, less))
+        ctx.tape, ctx.increment = tape, less is not None
+        if ctx.needs_input_grad[2]:
+            ctx.save_for_backward(item, less)
         return total
 
     @staticmethod
@@ -171,14 +185,19 @@ class _Sum(torch.autograd.Function):
                 "the adjoint gradient gives first derivatives only; pass gradient='autograd' to "
                 "differentiate twice"
             )
-        (item,) = ctx.saved_tensors
+        item = _difference(*ctx.saved_tensors) if ctx.needs_input_grad[2] else None
         in_item, in_weights = ctx.tape.backward(ctx.index, upstream, item)
-        return in_item, in_weights, None, None
+        return in_item, -in_item if ctx.increment else None, in_weights, None, None
+
+
+def _difference(item: Tensor, less: Tensor | None) -> Tensor:
+    return item if less is None else item - less
 
 
 class GraphHistory(History):
     """Differentiated by plain autograd, to any order: a graph over the whole past."""
 
+    twice = True
     BLOCK = 64  # items are stacked once for all in blocks, so that a long past is not copied at each step
 
     def _begin(self, memory: Memory, weights: Tensor, count: int) -> None:
@@ -186,8 +205,8 @@ class GraphHistory(History):
         self._blocks: list[Tensor] = []
         self._recent: list[Tensor] = []
 
-    def _take(self, item: Tensor) -> Tensor:
-        self._skip(item)
+    def _take(self, item: Tensor, less: Tensor | None) -> Tensor:
+        self._skip(item, less)
         total: Tensor | None = None
         lag = len(self._blocks) * self.BLOCK + len(self._recent)
         for block in (*self._blocks, torch.stack(self._recent)):
@@ -199,11 +218,11 @@ class GraphHistory(History):
         assert total is not None
         return total
 
-    def _skip(self, item: Tensor) -> None:
+    def _skip(self, item: Tensor, less: Tensor | None) -> None:
         if len(self._recent) == self.BLOCK:
             self._blocks.append(torch.stack(self._recent))
             self._recent = []
-        self._recent.append(item)
+        self._recent.append(_difference(item, less))
 
     def _erase(self, where: Tensor) -> None:
         self._blocks = [block.masked_fill(where, 0.0) for block in self._blocks]

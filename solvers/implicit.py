@@ -8,11 +8,15 @@ never through the iterations.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from .trajectory import Room
 
 Field = Callable[[Tensor], Tensor]
 
@@ -24,16 +28,18 @@ ROUNDING = 16  # a root is met when its residual is this many units of rounding
 
 
 class ImplicitStep:
-    """Solves the steps of one march, keeping the slope from one to the next.
+    """Solves the steps of one march, keeping what the slope gives from one to the next.
 
     Source: Walker and Ni (2011), SIAM J. Numer. Anal. 49(4) (Anderson mixing); Bai, Kolter and
     Koltun (2019), NeurIPS, theorem 1 (the backward pass).
     """
 
     def __init__(self) -> None:
-        self._slope: Tensor | None = None
+        self._damping: Tensor | None = None
 
-    def solve(self, field: Field, base: Tensor, gain: Tensor, guess: Tensor) -> tuple[Tensor, Tensor]:
+    def solve(
+        self, field: Field, base: Tensor, gain: Tensor, guess: Tensor, room: Room | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return the ``y`` with ``y = base + gain * field(y)``, and the rate ``field(y)``.
 
         Both are differentiable in all that enters.
@@ -43,66 +49,80 @@ class ImplicitStep:
             base: known part, ``(*)``.
             gain: broadcastable to ``base``.
             guess: where to start, ``(*)``.
+            room: where both may be put.
 
         Raises:
             RuntimeError: if the iteration does not meet the root to rounding.
         """
-        at, rate = self._root(field, base.detach(), gain.detach(), guess.detach())
+        at, rate = self._root(field, base.detach(), gain.detach(), guess.detach(), room)
         if not torch.is_grad_enabled():
             return at, rate
-        y: Tensor = _Root.apply(base, gain, rate, at, self._slope)  # type: ignore[no-untyped-call]
-        # as a function of what entered, the rate is (y - base) / gain; its value is known better than that
-        implied = (y - base) / gain
-        return y, implied + (rate - implied).detach()
+        y, rate = _Root.apply(base, gain, rate, at, self._damping, room)  # type: ignore[no-untyped-call]
+        return y, rate
 
-    def _root(self, field: Field, base: Tensor, gain: Tensor, guess: Tensor) -> tuple[Tensor, Tensor]:
+    def _root(
+        self, field: Field, base: Tensor, gain: Tensor, guess: Tensor, room: Room | None
+    ) -> tuple[Tensor, Tensor]:
         """Return the root as a leaf, and the field there with its graph."""
-        if self._slope is None:
-            self._slope = _diagonal(field, guess, gain)
-        mixing = _Mixing(self._slope)
+        if self._damping is None:
+            self._damping = _damping(_diagonal(field, guess, gain))
+        mixing = _Mixing(self._damping)
         y = guess
+        with torch.no_grad():  # the guess is rarely the root: no graph there
+            residual, size, met = _residual(base, gain, field(y), y)
         for iteration in range(ITERATIONS):
-            at, rate = _evaluate(field, y)
-            residual, met = _residual(base, gain, rate, y)
-            if met:
-                if iteration > 2:  # the slope has grown stale
-                    self._slope = _diagonal(field, y, gain)
-                return at, rate
-            if not bool(torch.isfinite(residual).all()):
+            if not math.isfinite(size):
                 break
-            y = mixing.next(y, residual)
+            y = y if met else mixing.next(y, residual)
+            at, rate = _evaluate(field, y, room)
+            residual, size, met = _residual(base, gain, rate, y)
+            if met:
+                if iteration > 1:  # the slope has grown stale
+                    self._damping = _damping(_diagonal(field, y, gain))
+                return at, rate
         return _newton(field, base, gain, guess)
 
 
 class _Root(torch.autograd.Function):
-    """The root as a function of base, gain and the field's own parameters."""
+    """The root, and the rate there, as functions of base, gain and the field's own parameters."""
 
     @staticmethod
-    def forward(ctx: Any, base: Tensor, gain: Tensor, rate: Tensor, at: Tensor, slope: Tensor) -> Tensor:
-        ctx.save_for_backward(gain, slope)
-        ctx.rate, ctx.at = rate, at  # with the graph between them, which is the Jacobian
-        ctx.base_shape = base.shape
-        return at.detach().clone()
+    def forward(
+        ctx: Any, base: Tensor, gain: Tensor, rate: Tensor, at: Tensor, damping: Tensor, room: Room | None
+    ) -> tuple[Tensor, Tensor]:
+        value = rate.data if room is None or room.rate is None else room.rate.copy_(rate)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(gain, damping, value if ctx.needs_input_grad[1] else None)
+        # the graph between them is the Jacobian; of the rate it needs no value
+        ctx.rate, ctx.at = _edge(rate), at
+        return at.data, value.data  # aliases, not copies
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, upstream: Tensor | None, in_rate: Tensor | None) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise RuntimeError(
                 "implicit steps give first derivatives only; use an explicit method with gradient='autograd' "
                 "to differentiate twice"
             )
-        gain, slope = ctx.saved_tensors
+        gain, damping, rate = ctx.saved_tensors
+        if in_rate is not None:  # the rate is (y - base) / gain
+            direct = in_rate / gain
+            upstream = direct if upstream is None else upstream + direct
+        if upstream is None:
+            return (None,) * 6
         # (I - gJ)^T mu = upstream: itself an equation of the form y = base + g f(y)
-        mu = _solve_transposed(_transposed(ctx.rate, ctx.at, gain), upstream, slope)
-        in_gain = (mu * ctx.rate.detach()).sum_to_size(gain.shape) if ctx.needs_input_grad[1] else None
-        return mu, in_gain, gain * mu, None, None
+        mu = _solve_transposed(_transposed(ctx.rate, ctx.at, gain), upstream, damping)
+        in_base = mu if in_rate is None else mu - direct
+        in_gain = (in_base * rate).sum_to_size(gain.shape) if ctx.needs_input_grad[1] else None
+        return in_base, in_gain, gain * mu if ctx.needs_input_grad[2] else None, None, None, None
 
 
-def _evaluate(field: Field, y: Tensor) -> tuple[Tensor, Tensor]:
+def _evaluate(field: Field, y: Tensor, room: Room | None = None) -> tuple[Tensor, Tensor]:
     """Return ``y`` as the start of a graph, and the field there; no graph where none is wanted."""
     if not torch.is_grad_enabled():
         return y, field(y)
-    at = _Barrier.apply(y.detach().requires_grad_())  # type: ignore[no-untyped-call]
+    leaf = y.detach() if room is None else room.y.copy_(y).detach()
+    at = _Barrier.apply(leaf.requires_grad_())  # type: ignore[no-untyped-call]
     return at, field(at)
 
 
@@ -118,20 +138,27 @@ class _Barrier(torch.autograd.Function):
         return None
 
 
-def _residual(base: Tensor, gain: Tensor, rate: Tensor, y: Tensor) -> tuple[Tensor, bool]:
+def _residual(base: Tensor, gain: Tensor | float, rate: Tensor, y: Tensor) -> tuple[Tensor, float, bool]:
+    """Return the residual, its largest entry, and whether that is but rounding."""
     with torch.no_grad():
         change = gain * rate
         residual = base + change - y
-        scale = torch.maximum(base.abs(), change.abs()).max() + torch.finfo(base.dtype).tiny
-        met = residual.abs().max() <= ROUNDING * torch.finfo(base.dtype).eps * scale
-    return residual, bool(met)
+        size = _largest(residual)
+        unit = ROUNDING * torch.finfo(base.dtype).eps
+        tiny = torch.finfo(base.dtype).tiny
+        met = size <= unit * (_largest(base) + tiny) or size <= unit * (_largest(change) + tiny)
+    return residual, size, met
 
 
-def _transposed(rate: Tensor, at: Tensor, gain: Tensor) -> Field:
+def _largest(x: Tensor) -> float:
+    return float(x.abs().max())
+
+
+def _transposed(rate: GradientEdge | None, at: Tensor, gain: Tensor) -> Field:
     """Return ``mu -> (gain J)^T mu``."""
 
     def product(mu: Tensor) -> Tensor:
-        if not rate.requires_grad:
+        if rate is None:
             return torch.zeros_like(mu)
         (found,) = torch.autograd.grad(rate, at, gain * mu, retain_graph=True, allow_unused=True)
         result: Tensor = torch.zeros_like(mu) if found is None else found  # the field may not depend on y
@@ -140,22 +167,26 @@ def _transposed(rate: Tensor, at: Tensor, gain: Tensor) -> Field:
     return product
 
 
+def _edge(rate: Tensor) -> GradientEdge | None:
+    return get_gradient_edge(rate) if rate.requires_grad else None
+
+
 def _diagonal(field: Field, y: Tensor, gain: Tensor) -> Tensor:
     """Return the column sums of ``gain J``, which are its diagonal if it is diagonal; else zero."""
     with torch.enable_grad():
         at, rate = _evaluate(field, y)
-    product = _transposed(rate, at, gain)
+    product = _transposed(_edge(rate), at, gain)
     sums = product(torch.ones_like(y))
     signs = torch.where(torch.arange(y.numel(), device=y.device) % 2 == 0, 1.0, -1.0).to(y).reshape(y.shape)
     diagonal = torch.allclose(product(signs), signs * sums, rtol=1e-3, atol=1e-6)
     return sums if diagonal else torch.zeros_like(sums)
 
 
-def _solve_transposed(product: Field, upstream: Tensor, slope: Tensor) -> Tensor:
-    mixing = _Mixing(slope)
+def _solve_transposed(product: Field, upstream: Tensor, damping: Tensor) -> Tensor:
+    mixing = _Mixing(damping)
     mu = mixing.next(torch.zeros_like(upstream), upstream)
     for _ in range(ITERATIONS):
-        residual, met = _residual(upstream, torch.ones_like(upstream), product(mu), mu)
+        residual, _size, met = _residual(upstream, 1.0, product(mu), mu)
         if met:
             return mu
         mu = mixing.next(mu, residual)
@@ -170,13 +201,12 @@ def _newton(field: Field, base: Tensor, gain: Tensor, guess: Tensor) -> tuple[Te
     for _ in range(NEWTON_STEPS):
         with torch.enable_grad():
             at, rate = _evaluate(field, y)
-        residual, met = _residual(base, gain, rate, y)
+        residual, best, met = _residual(base, gain, rate, y)
         if met:
             return _evaluate(field, y)
-        best = float(residual.abs().max())
         if not best < float("inf") or y.numel() > LARGEST_JACOBIAN:
             break
-        matrix = torch.eye(y.numel()).to(y) - _rows(_transposed(rate, at, gain), y)
+        matrix = torch.eye(y.numel()).to(y) - _rows(_transposed(_edge(rate), at, gain), y)
         move = torch.linalg.solve(matrix, residual.reshape(-1)).reshape(y.shape)
         if bool(move.abs().max() <= ROUNDING * torch.finfo(y.dtype).eps * y.abs().max()):
             return _evaluate(field, y)  # in a stiff system the residual is rounding long before it is small
@@ -199,11 +229,16 @@ def _rows(product: Field, like: Tensor) -> Tensor:
     return torch.stack([product(unit.reshape(like.shape)).reshape(-1) for unit in units])
 
 
+def _damping(slope: Tensor) -> Tensor:
+    """Return what a residual is multiplied by in Newton's method with this diagonal."""
+    return 1 / torch.where((1 - slope).abs() < 1e-3, torch.ones_like(slope), 1 - slope)
+
+
 class _Mixing:
     """Newton's method with a given diagonal, and Anderson mixing over the last moves."""
 
-    def __init__(self, slope: Tensor) -> None:
-        self._damping = 1 / torch.where((1 - slope).abs() < 1e-3, torch.ones_like(slope), 1 - slope)
+    def __init__(self, damping: Tensor) -> None:
+        self._damping = damping
         self._points: list[Tensor] = []
         self._moves: list[Tensor] = []
 
@@ -223,6 +258,8 @@ class _Mixing:
         earlier = zip(self._points[:-1], self._moves[:-1], strict=True)
         steps = torch.stack([newest - (point + move) for point, move in earlier])
         target = self._moves[-1].reshape(-1, 1)
-        shares = torch.linalg.lstsq(changes.double(), target.double()).solution.to(newest.dtype)
-        mixed = newest - torch.tensordot(shares.squeeze(1), steps, dims=1)
+        # not the default driver of CPUs, gelsy: it gives other last digits at each call
+        driver = "gelsd" if changes.device.type == "cpu" else None
+        shares = torch.linalg.lstsq(changes.double(), target.double(), driver=driver).solution.squeeze(1)
+        mixed = newest - torch.tensordot(shares.to(newest.dtype), steps, dims=1)
         return mixed if bool(torch.isfinite(mixed).all()) else newest

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from .gradient import History
 from .implicit import ImplicitStep
 from .memory import Memory
 from .methods import IncrementMethod, Method, RateMethod
+from .trajectory import Trajectory
 
 Rhs = Callable[[Tensor, Tensor], Tensor]
 Progress = Callable[[int, int], None]
@@ -64,18 +64,18 @@ class Solve:
         coefficients = method.coefficients(self.alphas, self.factors, self.h, count)
         gain = coefficients.gain.to(self.start.dtype)
         history = self._history(coefficients.kernel, self.past)
-        step, states = ImplicitStep(), [self.start]
+        step, states = ImplicitStep(), self._trajectory(gain)
         for n in range(1, len(self.times)):
-            last = states[-1]
+            last = states.last
             base = last - history.weighted_sum()
             if method.implicit:
-                y, _ = step.solve(partial(self.rhs, self.times[n]), base, gain, last)
+                y, _ = step.solve(partial(self.rhs, self.times[n]), base, gain, last, states.room())
+                states.append(y)
             else:
-                y = base + gain * self.rhs(self.times[n - 1], last)
-            history.append(y - last)
-            states.append(y)
+                states.advance(base, self.rhs(self.times[n - 1], last))
+            history.append(states.last, less=last)
             self._report(n)
-        return torch.stack(states), history.items if self.keep else []
+        return states.gathered(), history.items if self.keep else []
 
     def _by_rates(self, method: RateMethod) -> tuple[Tensor, list[Tensor]]:
         past = list(self.past) or [self.rhs(self.times[0], self.start)]
@@ -86,7 +86,7 @@ class Solve:
         predictor = None if rule.predictor is None else self._history(rule.predictor, past)
         newest_weight = rule.kernel[0].to(dtype)
         extra = [None] * count if rule.start is None else list(rule.start.to(dtype).unbind(0))
-        step, states = ImplicitStep(), [self.start]
+        step, states = ImplicitStep(), self._trajectory(newest_weight)
         for n in range(1, len(self.times)):
             base = self.initial + history.weighted_sum()
             start_weight = extra[len(past) - 1 + n]
@@ -94,7 +94,7 @@ class Solve:
                 base = base + start_weight * past[0]
             field = partial(self.rhs, self.times[n])
             if method.implicit:
-                y, rate = step.solve(field, base, newest_weight, states[-1])
+                y, rate = step.solve(field, base, newest_weight, states.last, states.room())
             else:
                 y = base
                 if predictor is not None:
@@ -105,7 +105,10 @@ class Solve:
                 predictor.append(rate)
             states.append(y)
             self._report(n)
-        return torch.stack(states), history.items if self.keep else []
+        return states.gathered(), history.items if self.keep else []
+
+    def _trajectory(self, gain: Tensor) -> Trajectory:
+        return Trajectory(self.start, len(self.times), gain, twice=self.gradient.twice)
 
     def _history(self, kernel: Tensor, past: Sequence[Tensor]) -> History:
         return self.gradient(self.memory, kernel, self.start.dtype, past, keep=self.keep)

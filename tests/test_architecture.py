@@ -25,7 +25,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LAYERS = [
     "solvers.checks",
     "solvers.weights solvers.mittag_leffler",
-    "solvers.methods solvers.memory",
+    "solvers.methods solvers.memory solvers.trajectory",
     "solvers.gradient solvers.implicit",
     "solvers.stepping solvers.graded solvers.ordinary solvers.relaxation",
     "solvers.integrate",

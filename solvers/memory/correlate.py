@@ -2,12 +2,14 @@ r"""The gradient of a convolution in its kernel: one correlation over time, summ
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from .base import sum_to
 
-ROWS = 256  # of the matrix of all pairs of times that is formed at once
+ROWS = 256  # side of the squares of pairs of times that are formed at once
 STATES = 1 << 20  # numbers that are transformed at once
 
 
@@ -27,64 +29,78 @@ class Pairs:
         """Take note that the newest sum was multiplied by ``partner``."""
         self._partners.append(partner)
 
-    def flush(self, items: Tensor) -> None:
+    def flush(self, items: Tensor | Sequence[Tensor]) -> None:
         """Settle the pairs so far with ``items`` as they are, before some of these are erased."""
         if self._partners:
             self._flushed = self.total(items)
             self._partners = [torch.zeros_like(partner) for partner in self._partners]
 
-    def total(self, items: Tensor) -> Tensor:
+    def total(self, items: Tensor | Sequence[Tensor]) -> Tensor:
         """Return the gradient in the weights.
 
         A memory that collects pairs runs backward: its items are the gradients of the sums, latest
         first, and the partners are the items that the sums once weighed.
         """
-        fresh = correlation(items.flip(0), torch.stack(self._partners[::-1]), self._shape)
+        fresh = correlation(items, self._partners, self._shape)
         return fresh if self._flushed is None else self._flushed + fresh
 
 
-def correlation(sums: Tensor, items: Tensor, shape: torch.Size) -> Tensor:
+def correlation(
+    sums: Tensor | Sequence[Tensor], items: Tensor | Sequence[Tensor], shape: torch.Size
+) -> Tensor:
     r"""Return :math:`c_m = \sum_n \langle g_{n}, q_{n-m} \rangle` for lags ``m`` below ``shape[0]``.
 
+    Both are given latest first, as a backward pass meets them.
+
     Args:
-        sums: gradients ``g`` of the weighted sums, ``(n, *)``; sum ``i`` saw items ``0..i``.
-        items: ``q``, ``(n, *)``; item ``i`` had lag 1 in sum ``i``.
+        sums: gradients ``g`` of the weighted sums, ``(n, *)``; a sum saw its own item and all earlier ones.
+        items: ``q``, ``(n, *)``; an item had lag 1 in its own sum.
         shape: of the weights, ``(count,)`` or ``(count, *)`` per element.
 
     Returns:
         Of that shape; entry 0 (lag 0) is zero.
     """
     n = len(items)
-    result = sums.new_zeros(shape)
+    result = sums[0].new_zeros(shape)
     lags = min(n, shape[0] - 1)
     if len(shape) == 1:
-        g, q = sums.reshape(n, -1), items.reshape(n, -1)
         for start in range(0, n, ROWS):
-            rows = g[start : start + ROWS] @ q[: start + ROWS].T
-            for lag_pairs in _diagonals(rows, start, lags):
-                result.index_add_(0, *lag_pairs)
+            g = _stacked(sums, start)
+            for later in range(start, n, ROWS):
+                if later - start - ROWS < lags:
+                    q = _stacked(items, later)
+                    _add_diagonals(result[1 : lags + 1], g @ q.T, later - start)
         return result
-    result[1 : lags + 1] = _per_element(sums, items, torch.Size((lags, *shape[1:])))
+    g, q = (_stacked(x, 0, n).flip(0) for x in (sums, items))
+    result[1 : lags + 1] = _per_element(g, q, items[0].shape, torch.Size((lags, *shape[1:])))
     return result
 
 
-def _diagonals(rows: Tensor, start: int, lags: int) -> list[tuple[Tensor, Tensor]]:
-    """Return index and value of the sums along the diagonals of ``rows[i, j]``, lag ``start + i - j + 1``."""
-    height, width = rows.shape
-    lag = torch.arange(start, start + height).unsqueeze(1) - torch.arange(width).unsqueeze(0) + 1
-    inside = (lag >= 1) & (lag <= lags)
-    inside = inside.to(rows.device)
-    return [(lag.to(rows.device)[inside], rows[inside])]
+def _stacked(tensors: Tensor | Sequence[Tensor], start: int, count: int = ROWS) -> Tensor:
+    part = tensors[start : start + count]
+    part = part if isinstance(part, Tensor) else torch.stack(list(part))
+    return part.reshape(len(part), -1)
 
 
-def _per_element(sums: Tensor, items: Tensor, shape: torch.Size) -> Tensor:
-    """The same for weights per element, by Fourier transform over time."""
-    n = len(items)
-    g, q = sums.reshape(n, -1), items.reshape(n, -1)
+def _add_diagonals(result: Tensor, square: Tensor, shift: int) -> None:
+    """Add the sums along the diagonals: entry ``[i, j]`` belongs to ``result[shift + j - i]``, if there."""
+    height, width = square.shape
+    skew = square.new_zeros(height, height + width)
+    skew.as_strided((height, width), (height + width - 1, 1), height - 1).copy_(square)
+    sums = skew.sum(0)  # of j - i = 1 - height, ..., width
+    first = shift + 1 - height
+    start, stop = max(first, 0), min(first + len(sums), len(result))
+    if start < stop:
+        result[start:stop] += sums[start - first : stop - first]
+
+
+def _per_element(g: Tensor, q: Tensor, state: torch.Size, shape: torch.Size) -> Tensor:
+    """The same for weights per element, oldest first, by Fourier transform over time."""
+    n = len(q)
     parts = []
     for columns in range(0, g.shape[1], max(1, STATES // n)):
         piece = slice(columns, columns + max(1, STATES // n))
         spectrum = torch.fft.rfft(g[:, piece].double(), 2 * n, dim=0)
         spectrum = spectrum * torch.fft.rfft(q[:, piece].double(), 2 * n, dim=0).conj()
-        parts.append(torch.fft.irfft(spectrum, 2 * n, dim=0)[: shape[0]].to(sums.dtype))
-    return sum_to(torch.cat(parts, 1).reshape(shape[0], *items.shape[1:]), shape)
+        parts.append(torch.fft.irfft(spectrum, 2 * n, dim=0)[: shape[0]].to(g.dtype))
+    return sum_to(torch.cat(parts, 1).reshape(shape[0], *state), shape)

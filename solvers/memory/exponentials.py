@@ -2,7 +2,7 @@ r"""Memory as a sum of exponentials: constant memory per state, linear time.
 
 Beyond its first lag a power-law kernel is, to any tolerance, a short sum of exponentials,
 :math:`k_m \approx \sum_k w_k d_k^m`, and an exponential needs no history: one number per state and
-mode holds all of it, :math:`U_k \leftarrow d_k (U_k + q)`. The first lag, where kernels of low order
+mode holds all of it, :math:`V_k \leftarrow d_k V_k + q`. The first lag, where kernels of low order
 drop sharply, is kept exact by weighing the newest item itself.
 
 The decay factors are fixed, log-uniform in the rate, so the weights are a fixed linear map of the
@@ -100,7 +100,8 @@ class Exponentials(Memory):
                 decays = torch.exp(-rates).to(dtype).double()
                 powers = decays ** rows.double().unsqueeze(1)
                 for solve in _least_squares(powers, wanted):
-                    weights = solve(wanted).to(dtype).double()  # rounded as the run will round them
+                    at_lag_one = decays.unsqueeze(1) * solve(wanted)
+                    weights = at_lag_one.to(dtype).double() / decays.unsqueeze(1)  # rounded as in the run
                     if not self._acceptable(*_quality(powers, weights, wanted), dtype):
                         continue
                     error, amplification = _certificate(decays, weights, columns)
@@ -120,19 +121,22 @@ class Exponentials(Memory):
         return error <= self.tol and amplification <= max(AMPLIFICATION, harmless)
 
     def weights(self, kernel: Tensor, dtype: torch.dtype) -> Tensor:
-        """Return decays, weights and head stacked: ``(2 K + 1,)``, or ``(2 K + 1, *)`` per element."""
+        """Return the decays and what weighs each mode at lag 1, stacked: ``(2 K + 2, *)``.
+
+        The newest item itself is one mode more, which decays at once.
+        """
         fit = self.fit(kernel, dtype)
         decays = fit.decays.reshape(-1, *([1] * (kernel.dim() - 1))).expand_as(fit.weights)
-        return torch.cat([decays, fit.weights, fit.head.unsqueeze(0)]).to(dtype)
+        none = torch.zeros_like(fit.head).unsqueeze(0)
+        return torch.cat([decays, none, decays * fit.weights, fit.head.unsqueeze(0)]).to(dtype)
 
     def effective_kernel(self, weights: Tensor, count: int) -> Tensor:
-        """Return the sum of exponentials at every lag."""
-        modes = len(weights) // 2
-        decays, factors, head = weights[:modes], weights[modes:-1], weights[-1:]
-        lag = torch.arange(count, dtype=weights.dtype, device=weights.device)
+        """Return the sum of exponentials at every lag from 1 on; no sum uses lag 0."""
+        decays, factors = weights.chunk(2)
+        lag = torch.arange(count - 1, dtype=weights.dtype, device=weights.device)
         lag = lag.reshape(-1, *([1] * weights.dim()))
         kernel = (factors * decays.detach() ** lag).sum(1)
-        return torch.cat([kernel[:1], kernel[1:2] + head, kernel[2:]])
+        return torch.cat([torch.zeros_like(factors[:1]), kernel])
 
     def begin(self, weights: Tensor, count: int) -> Past:
         """Start a run; see :class:`Memory`."""
@@ -140,53 +144,42 @@ class Exponentials(Memory):
 
 
 class _ModesPast(Past):
+    """The modes ``V``, with ``V <- d V + q``."""
+
     def __init__(self, weights: Tensor) -> None:
-        self._shape = weights.shape
-        modes = len(weights) // 2
-        self._decays = weights[:modes].reshape(modes, -1)[:, 0]
-        self._weights, self._head = weights[modes:-1], weights[-1]
+        decays, self._weights = weights.chunk(2)
+        self._decays = decays.reshape(len(decays), -1)[:, 0]
         self._modes: Tensor | None = None
-        self._newest: Tensor | None = None
         self._pairs: Tensor | None = None
 
     def append(self, item: Tensor) -> None:
         if self._modes is None:
-            self._modes = item.new_zeros((len(self._decays), *item.shape))
+            self._modes = item.expand(len(self._decays), *item.shape).clone()
             self._decays = self._decays.reshape(-1, *([1] * item.dim()))
-        self._modes += item
-        self._modes *= self._decays
-        self._newest = item
+        else:
+            torch.addcmul(item, self._modes, self._decays, out=self._modes)
 
     def weighted_sum(self) -> Tensor:
         assert self._modes is not None
-        assert self._newest is not None
-        return torch.addcmul(weigh(self._weights, self._modes), self._head, self._newest)
+        return weigh(self._weights, self._modes)
 
     def forget(self, where: Tensor) -> None:
         assert self._modes is not None
-        assert self._newest is not None
         self._modes.masked_fill_(where, 0.0)
-        self._newest = self._newest.masked_fill(where, 0.0)
 
     def pair(self, item: Tensor) -> None:
         assert self._modes is not None
-        assert self._newest is not None
-        shape = self._weights.shape
-        if len(shape) == 1:
-            flat = item.reshape(-1)
-            pairs = torch.mv(self._modes.reshape(shape[0], -1), flat)
-            head = torch.dot(self._newest.reshape(-1), flat).reshape(1)
+        if self._pairs is None:
+            self._pairs = torch.zeros_like(self._weights, dtype=torch.float64)
+        if self._weights.dim() == 1:
+            self._pairs += torch.mv(self._modes.reshape(len(self._modes), -1), item.reshape(-1))
         else:
-            pairs = sum_to(self._modes * item, shape)
-            head = sum_to((self._newest * item).unsqueeze(0), torch.Size((1, *shape[1:])))
-        both = torch.cat([pairs, head]).double()
-        self._pairs = both if self._pairs is None else self._pairs + both
+            self._pairs += sum_to(self._modes * item, self._weights.shape)
 
     def paired(self) -> Tensor:
         assert self._pairs is not None
-        gradient = self._weights.new_zeros(self._shape)
-        gradient[len(self._weights) :] = self._pairs
-        return gradient
+        pairs = self._pairs.to(self._weights.dtype)
+        return torch.cat([torch.zeros_like(pairs), pairs])  # the decays are fixed
 
 
 def _mode_counts(lags: int, tol: float) -> list[int]:

@@ -72,8 +72,7 @@ class _WindowPast(Past):
 
     def forget(self, where: Tensor) -> None:
         assert self._buffer is not None
-        if self._kept:
-            self._pairs.flush(torch.stack(self._kept))
+        self._pairs.flush(self._kept)
         self._kept = [item.masked_fill(where, 0.0) for item in self._kept]
         self._buffer.masked_fill_(where, 0.0)
 
@@ -83,4 +82,4 @@ class _WindowPast(Past):
         self._pairs.add(item)
 
     def paired(self) -> Tensor:
-        return self._pairs.total(torch.stack(self._kept))
+        return self._pairs.total(self._kept)

@@ -1,0 +1,114 @@
+"""The states of a march, gathered into one tensor while it runs, so that none is stored twice."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+class Room(NamedTuple):
+    """Where a step may put what it finds, so that many small tensors do not break up the memory.
+
+    Attributes:
+        y: place of the new state.
+        rate: place of the right-hand side there; None if no gradient needs it.
+    """
+
+    y: Tensor
+    rate: Tensor | None
+
+
+class Trajectory:
+    """One buffer for all states; each is differentiated as what it was made from.
+
+    Args:
+        start: the first state, ``(*)``.
+        count: how many states there will be, the first included.
+        gain: what rates are multiplied by in a step.
+        twice: whether second derivatives are wanted: then rates stay where they are, with their graph.
+    """
+
+    def __init__(self, start: Tensor, count: int, gain: Tensor, *, twice: bool) -> None:
+        self._buffer = start.new_empty((count, *start.shape)).detach()
+        wanted = torch.is_grad_enabled() and gain.requires_grad and not twice
+        self._rates = torch.empty_like(self._buffer) if wanted else None
+        self._gain, self._twice = gain, twice
+        self._states: list[Tensor] = []
+        self.append(start)
+
+    @property
+    def last(self) -> Tensor:
+        """The newest state."""
+        return self._states[-1]
+
+    def room(self) -> Room:
+        """Return the place of the next step."""
+        n = len(self._states)
+        # .data: a row has its own version, lest writing the next row should seem to change this one
+        return Room(self._buffer.data[n], None if self._rates is None else self._rates.data[n])
+
+    def append(self, y: Tensor) -> None:
+        """Take ``y`` as the next state; it may lie in its place already."""
+        place = self.room().y
+        if y.data_ptr() != place.data_ptr():
+            y = _Placed.apply(y, place)  # type: ignore[no-untyped-call]
+        self._states.append(y)
+
+    def advance(self, base: Tensor, rate: Tensor) -> None:
+        """Take ``base + gain * rate`` as the next state."""
+        if self._twice:
+            self.append(torch.addcmul(base, self._gain, rate))
+        else:
+            self.append(_Step.apply(base, self._gain, rate, self.room()))  # type: ignore[no-untyped-call]
+
+    def gathered(self) -> Tensor:
+        """Return all states, ``(count, *)``; none must be appended later."""
+        result: Tensor = _Gathered.apply(self._buffer, *self._states)  # type: ignore[no-untyped-call]
+        return result
+
+
+class _Placed(torch.autograd.Function):
+    """The same tensor in another place."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, place: Tensor) -> Tensor:
+        place.copy_(y)
+        return place.data
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        return upstream, None
+
+
+class _Step(torch.autograd.Function):
+    """An explicit step, ``base + gain * rate``."""
+
+    @staticmethod
+    def forward(ctx: Any, base: Tensor, gain: Tensor, rate: Tensor, room: Room) -> Tensor:
+        ctx.save_for_backward(gain, None if room.rate is None else room.rate.copy_(rate))
+        return torch.addcmul(base, gain, rate, out=room.y).data
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        gain, rate = ctx.saved_tensors
+        in_gain = (upstream * rate).sum_to_size(gain.shape) if ctx.needs_input_grad[1] else None
+        return upstream, in_gain, gain * upstream if ctx.needs_input_grad[2] else None, None
+
+
+class _Gathered(torch.autograd.Function):
+    """The buffer that holds all states, as a function of the states."""
+
+    @staticmethod
+    def forward(ctx: Any, buffer: Tensor, *states: Tensor) -> Tensor:
+        result = buffer.data
+        ctx.save_for_backward(result)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        _ = ctx.saved_tensors  # raises if the states, which steps have saved, were overwritten since
+        return (None, *upstream.unbind(0))
