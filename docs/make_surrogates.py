@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from fracspike import surrogate
+from fracspike.neurons import FractionalLIF
 from fracspike.surrogate import registry
 
 if TYPE_CHECKING:
@@ -201,6 +202,59 @@ def parameters(path: Path) -> None:
     save(figure, path, dpi=75)
 
 
+#: surrogates that are driven through a neuron, from a bounded support to long tails
+DRIVEN = ("rectangle:width=0.5", "triangle", "sigmoid", "piecewise_exponential:alpha=2", "atan", "fast_sigmoid:slope=5")
+
+
+def neuron(path: Path) -> None:
+    """One neuron with each surrogate: the same spikes, but other gradients."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.0, 4.6), layout="constrained")
+    spikes, gradients = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.6))
+    generator = torch.Generator().manual_seed(4)
+    noise = torch.randn(120, 1, generator=generator, dtype=torch.float64)
+    time = range(1, 121)
+    for i, name in enumerate(DRIVEN):
+        current = (1.1 + 0.5 * noise).requires_grad_()
+        lif = FractionalLIF(alpha=0.7, tau=10.0, resistance=2.0, surrogate=name)
+        run = lif.simulate(current)
+        gradient = torch.autograd.grad(run.spikes.sum(), current)[0]
+        if i == 0:
+            spikes.plot(time, run.pre_reset.detach()[:, 0], color="black", linewidth=0.8)
+            spikes.axhline(1.0, color="grey", linestyle="--", linewidth=0.7)
+        fired = [t for t, spike in zip(time, run.spikes[:, 0], strict=True) if spike]
+        spikes.eventplot(fired, lineoffsets=1.5 + 0.16 * i, linelengths=0.13, colors=f"C{i}")
+        gradients.plot(time, gradient[:, 0], color=f"C{i}", linewidth=1.0, label=name)
+    spikes.set(ylabel="v", title="the same spikes, whichever surrogate (FractionalLIF, alpha = 0.7)")
+    gradients.set(xlabel="time step n", ylabel="d(spike count) / d current[n]", title="other gradients")
+    gradients.legend(fontsize=7, ncols=2)
+    save(figure, path, dpi=80)
+
+
+def count(path: Path) -> None:
+    """Spike count against a constant current: its slope, and what each surrogate says the slope is."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.0, 3.4), layout="constrained")
+    counts, gradients = figure.subplots(1, 2, sharex=True)
+    level = torch.linspace(0.0, 3.0, 301, dtype=torch.float64)
+    for i, name in enumerate(DRIVEN):
+        current = level.clone().requires_grad_()
+        lif = FractionalLIF(alpha=0.7, tau=10.0, surrogate=name, detach_reset=True)
+        total = lif(current.expand(100, -1)).sum(0)
+        gradient = torch.autograd.grad(total.sum(), current)[0]
+        if i == 0:
+            counts.plot(level, total.detach(), color="black", linewidth=1.0)
+            slope = (total[-1] - total[150]).item() / (level[-1] - level[150]).item()
+        gradients.plot(level, gradient, color=f"C{i}", linewidth=1.0, label=name)
+    gradients.axhline(slope, color="grey", linestyle="--", linewidth=0.8, label="mean slope above 1.5")
+    counts.set(title="spikes in 100 steps", xlabel="constant current", ylabel="spike count")
+    gradients.set(title="its gradient, by surrogate", xlabel="constant current", ylabel="d count / d current")
+    gradients.legend(fontsize=7)
+    save(figure, path, dpi=80)
+
+
 def main() -> None:
     """Rewrite the page's tables and, unless told otherwise, its figures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -209,7 +263,7 @@ def main() -> None:
     PAGE.write_text(fill(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     if not arguments.tables_only:
         FIGURES.mkdir(exist_ok=True)
-        for draw_figure in (problem, gallery, shapes, parameters):
+        for draw_figure in (problem, gallery, shapes, parameters, neuron, count):
             draw_figure(FIGURES / f"surrogates_{draw_figure.__name__}.png")
 
 

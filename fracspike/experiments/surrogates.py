@@ -70,7 +70,7 @@ class Plan:
 
 
 DEFAULT = Plan()
-QUICK = Plan(seeds=1, samples=80, epochs=5, hidden=32)
+QUICK = Plan(seeds=1, samples=64, epochs=4, hidden=32)
 FULL = Plan(seeds=5, rates=(0.01, 0.03, 0.1), samples=800, epochs=20, hidden=100)
 
 
