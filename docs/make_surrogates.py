@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from fracspike import surrogate
+from fracspike.neurons import FractionalLIF
 from fracspike.surrogate import registry
 
 if TYPE_CHECKING:
@@ -103,13 +104,13 @@ def draw(axes: Axes, s: surrogate.Surrogate, low: float = -2.0, high: float = 2.
         axes.plot(x, s.derivative(x), **style)
 
 
-def save(figure: Figure, path: Path, dpi: int) -> None:
-    """Write a figure with a palette of 64 colours, a third of the size."""
+def save(figure: Figure, path: Path, dpi: int, colours: int = 64) -> None:
+    """Write a figure with a palette of few colours, a third of the size."""
     from PIL import Image
 
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=dpi, format="png")
-    Image.open(buffer).convert("RGB").quantize(64).save(path, optimize=True)
+    Image.open(buffer).convert("RGB").quantize(colours).save(path, optimize=True)
 
 
 def problem(path: Path) -> None:
@@ -201,6 +202,69 @@ def parameters(path: Path) -> None:
     save(figure, path, dpi=75)
 
 
+#: surrogates that are driven through a neuron, from a bounded support to long tails
+DRIVEN = (
+    "rectangle:width=0.5",
+    "triangle:width=0.5",
+    "sigmoid:alpha=8",
+    "piecewise_exponential:alpha=2",
+    "atan",
+    "fast_sigmoid:slope=5",
+)
+
+
+def neuron(path: Path) -> None:
+    """One neuron with each surrogate: the same spikes, but other gradients."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11.0, 4.4), layout="constrained")
+    spikes, gradients = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.6))
+    generator = torch.Generator().manual_seed(4)
+    noise = torch.randn(120, 1, generator=generator, dtype=torch.float64)
+    time = range(1, 121)
+    for i, name in enumerate(DRIVEN):
+        current = (1.1 + 0.5 * noise).requires_grad_()
+        lif = FractionalLIF(alpha=0.7, tau=10.0, resistance=2.0, surrogate=name, detach_reset=True)
+        run = lif.simulate(current)
+        gradient = torch.autograd.grad(run.spikes.sum(), current)[0]
+        if i == 0:
+            spikes.plot(time, run.pre_reset.detach()[:, 0], color="black", linewidth=0.8)
+            spikes.axhline(1.0, color="grey", linestyle="--", linewidth=0.7)
+        fired = [t for t, spike in zip(time, run.spikes[:, 0], strict=True) if spike]
+        spikes.eventplot(fired, lineoffsets=1.5 + 0.16 * i, linelengths=0.13, colors=f"C{i}")
+        gradients.plot(time, gradient[:, 0], color=f"C{i}", linewidth=1.0, label=name)
+    spikes.set(ylabel="v", title="the same spikes, whichever surrogate (FractionalLIF, alpha = 0.7)")
+    gradients.set(xlabel="time step n", ylabel="d(spike count) / d current[n]", title="other gradients")
+    figure.legend(*gradients.get_legend_handles_labels(), loc="outside right upper", fontsize=7)
+    save(figure, path, dpi=80, colours=192)
+
+
+def count(path: Path) -> None:
+    """Spike count against a constant current, and what each surrogate takes for its slope."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11.0, 3.2), layout="constrained")
+    counts, through, detached = figure.subplots(1, 3, sharex=True)
+    level = torch.linspace(0.0, 3.0, 301, dtype=torch.float64)
+    slope = 0.0
+    for axes, detach in ((through, False), (detached, True)):
+        for i, name in enumerate(DRIVEN):
+            current = level.clone().requires_grad_()
+            lif = FractionalLIF(alpha=0.7, tau=10.0, surrogate=name, detach_reset=detach)
+            total = lif(current.expand(100, -1)).sum(0)
+            gradient = torch.autograd.grad(total.sum(), current)[0]
+            axes.plot(level, gradient, color=f"C{i}", linewidth=1.0, label=name)
+            slope = (total[-1] - total[120]).item() / (level[-1] - level[120]).item()
+        axes.axhline(slope, color="black", linestyle="--", linewidth=0.8, label="mean slope above 1.2")
+        axes.set(xlabel="constant current")
+    counts.plot(level, total.detach(), color="black", linewidth=1.0)
+    counts.set(title="spikes in 100 steps", xlabel="constant current", ylabel="spike count")
+    through.set(title="its gradient", ylabel="d count / d current")
+    detached.set(title="the same, detach_reset=True")
+    figure.legend(*through.get_legend_handles_labels(), loc="outside right upper", fontsize=7)
+    save(figure, path, dpi=80, colours=192)
+
+
 def main() -> None:
     """Rewrite the page's tables and, unless told otherwise, its figures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -209,7 +273,7 @@ def main() -> None:
     PAGE.write_text(fill(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     if not arguments.tables_only:
         FIGURES.mkdir(exist_ok=True)
-        for draw_figure in (problem, gallery, shapes, parameters):
+        for draw_figure in (problem, gallery, shapes, parameters, neuron, count):
             draw_figure(FIGURES / f"surrogates_{draw_figure.__name__}.png")
 
 

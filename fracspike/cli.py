@@ -23,8 +23,9 @@ def cli() -> None:
 @click.option("--list", "show_list", is_flag=True, help="List the experiments and exit.")
 @click.option("--out", default="results", show_default=True, help="Folder; results go to OUT/NAME.")
 @click.option("--quick", is_flag=True, help="A smaller run of the same experiment.")
+@click.option("--full", is_flag=True, help="All of it, where the default is cut down; may take hours.")
 @click.option("--seed", default=0, show_default=True, help="Seed of every random draw.")
-def reproduce(name: str | None, show_list: bool, out: str, quick: bool, seed: int) -> None:
+def reproduce(name: str | None, show_list: bool, out: str, quick: bool, full: bool, seed: int) -> None:
     """Run a published experiment and compare it with the published numbers.
 
     Writes results.json, tables and figures; the exit status is 0 only if every row that has a
@@ -41,7 +42,7 @@ def reproduce(name: str | None, show_list: bool, out: str, quick: bool, seed: in
     if name is None:
         raise click.UsageError("name an experiment, or pass --list to see them")
     experiment = experiments.get(name)
-    run = report.prepare(experiment, out, quick=quick, seed=seed)
+    run = report.prepare(experiment, out, quick=quick, seed=seed, full=full)
     click.echo(f"{experiment.title}\n{experiment.source}\nabout {experiment.duration}; seed {seed}")
     start = time.perf_counter()
     rows = experiment.run(run)

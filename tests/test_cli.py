@@ -84,6 +84,7 @@ def test_simulate_writes_trace_spikes_and_figure(monkeypatch: pytest.MonkeyPatch
         (("reproduce", "teka2104"), "did you mean 'teka2014'?"),
         (("reproduce",), "name an experiment, or pass --list"),
         (("reproduce", "teka2014", "--out", "/dev/null/x"), "`out` must be a folder that can be written to"),
+        (("reproduce", "teka2014", "--quick", "--full"), "`quick` and `full` must not both be set"),
         (("reproduce", "teka2014", "--seed", "x"), "'x' is not a valid integer"),
         (
             ("simulate", "--alpha", "1.3"),

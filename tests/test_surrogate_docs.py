@@ -37,7 +37,7 @@ def test_tables_are_up_to_date() -> None:
 
 def test_figures_exist_and_are_small() -> None:
     names = re.findall(r"\(figures/(surrogates_\w+\.png)\)", PAGE.read_text(encoding="utf-8"))
-    assert len(names) == 4
+    assert len(names) == 6
     for name in names:
         assert 1_000 < (DOCS / "figures" / name).stat().st_size < 100_000
 

@@ -49,11 +49,26 @@ class Row:
 
 @dataclass(frozen=True)
 class Run:
-    """What an experiment is given: where to write, how much to do, and which seed."""
+    """What an experiment is given: where to write, how much to do, and which seed.
+
+    Attributes:
+        folder: where to write.
+        quick: do less, to see that it works.
+        full: do all, where the default is cut down; not with ``quick``.
+        seed: of every random draw.
+
+    Raises:
+        ValueError: if both ``quick`` and ``full`` are asked for.
+    """
 
     folder: Path
     quick: bool = False
     seed: int = 0
+    full: bool = False
+
+    def __post_init__(self) -> None:
+        if self.quick and self.full:
+            raise ValueError("`quick` and `full` must not both be set, got both; leave one out")
 
     def progress(self, items: Iterable[T], what: str) -> Iterable[T]:
         """Go through ``items`` with a progress bar, shown only on a terminal."""
@@ -100,6 +115,7 @@ def write_results(experiment: Experiment, run: Run, rows: Sequence[Row], seconds
         "title": experiment.title,
         "source": experiment.source,
         "quick": run.quick,
+        "full": run.full,
         "rows": [{**asdict(row), "within": row.within} for row in rows],
         "seed": run.seed,
         "seconds": round(seconds, 2),
@@ -119,9 +135,11 @@ def versions() -> dict[str, str]:
     }
 
 
-def prepare(experiment: Experiment, out: str | Path, *, quick: bool, seed: int) -> Run:
+def prepare(experiment: Experiment, out: str | Path, *, quick: bool, seed: int, full: bool = False) -> Run:
     """Return the run of ``experiment`` that writes to ``out/NAME``; fails at once if it cannot."""
-    return Run(folder=output_folder(Path(out) / experiment.name), quick=quick, seed=seed)
+    run = Run(folder=Path(out) / experiment.name, quick=quick, seed=seed, full=full)
+    output_folder(run.folder)
+    return run
 
 
 def table(rows: Sequence[Row]) -> str:
