@@ -50,15 +50,23 @@ class History(ABC):
     ) -> None:
         self._newest: tuple[Tensor, Tensor | None] | None = None
         self._kept: list[Tensor] | None = [] if keep else None
+        self._erased: list[tuple[int, Tensor]] = []  # how many items there were, and where they went
         self._begin(memory, memory.weights(kernel, dtype), len(kernel))
         for item in items:
             self.append(item)
 
     @property
     def items(self) -> list[Tensor]:
-        """All remembered items, oldest first."""
+        """All remembered items, oldest first; zero where they were erased."""
         assert self._kept is not None
-        return self._kept
+        items, erased, events = list(self._kept), None, list(self._erased)
+        for n in reversed(range(len(items))):
+            while events and events[-1][0] > n:
+                where = events.pop()[1]
+                erased = where if erased is None else erased | where
+            if erased is not None:
+                items[n] = items[n].masked_fill(erased, 0.0)
+        return items
 
     def append(self, item: Tensor, less: Tensor | None = None) -> None:
         """Remember ``item``, or the increment ``item - less``, as the newest.
@@ -83,7 +91,7 @@ class History(ABC):
         if self._newest is not None:
             self._newest = _difference(*self._newest).masked_fill(where, 0.0), None
         if self._kept is not None:
-            self._kept = [item.masked_fill(where, 0.0) for item in self._kept]
+            self._erased.append((len(self._kept), where))
         self._erase(where)
 
     def _skip(self, item: Tensor, less: Tensor | None) -> None:

@@ -108,7 +108,7 @@ class TestSpikes:
             )
 
     @pytest.mark.parametrize("reset", ["subtract", "value"])
-    @pytest.mark.parametrize("reset_memory", ["jump", "overwrite"])
+    @pytest.mark.parametrize("reset_memory", ["jump", "overwrite", "restart"])
     @pytest.mark.parametrize("method", [None, "l1", "l1_explicit"])
     def test_order_one_is_the_textbook_neuron(
         self, method: str | None, reset_memory: str, reset: str
@@ -168,6 +168,28 @@ class TestSpikes:
         assert counts["jump"] == [3, 3, 3]
         assert counts["overwrite"][2] > 1.5 * counts["overwrite"][1] > 2 * counts["overwrite"][0]
 
+    @pytest.mark.parametrize("method", ["exact", "l1"])
+    @pytest.mark.parametrize(
+        ("alpha", "interval", "jump", "restart"), [(0.5, 2.04638, 3, 9), (0.8, 1.23703, 9, 16)]
+    )
+    def test_counts_and_intervals_under_constant_drive(
+        self, alpha: float, interval: float, jump: int, restart: int, method: str
+    ) -> None:
+        """Drive 1.5 for 20 tau; the interval solves 1.5 (1 - E_alpha(-t^alpha)) = 1."""
+        for dt in (0.05, 0.01):
+            times = {
+                memory: spike_times(
+                    FractionalLIF(
+                        alpha=alpha, tau=1.0, dt=dt, reset_memory=memory, reset="value", method=method
+                    ),
+                    drive(1.5, round(20 / dt)),
+                )
+                for memory in ("jump", "restart")
+            }
+            assert abs(len(times["jump"]) - jump) <= 1
+            assert abs(len(times["restart"]) - restart) <= 1
+            np.testing.assert_allclose(np.diff(times["restart"]), interval, atol=2 * dt)
+
     def test_spike_at_the_threshold_itself(self) -> None:
         lif = FractionalLIF(alpha=1.0, tau=1.0, dt=1.0, method="l1_explicit")
         assert lif(drive(1.0, 1)).item() == 1.0
@@ -217,7 +239,16 @@ class TestRefractory:
 
 
 class TestState:
-    @pytest.mark.parametrize("kwargs", [{}, {"method": "l1"}, {"reset_memory": "overwrite"}])
+    @pytest.mark.parametrize(
+        "kwargs",
+        [
+            {},
+            {"method": "l1"},
+            {"reset_memory": "overwrite"},
+            {"reset_memory": "restart"},
+            {"reset_memory": "restart", "method": "gl"},
+        ],
+    )
     @pytest.mark.parametrize("refractory", [0.0, 0.3])
     @pytest.mark.parametrize("graph", [True, False])
     def test_chunks_equal_the_whole(self, kwargs: dict, refractory: float, graph: bool) -> None:

@@ -82,8 +82,7 @@ def test_order_on_smooth_time_dependent_problems(problem: Problem, method: str, 
 def test_order_on_diethelms_problem(method: str, alpha: float) -> None:
     """Along the solution the right-hand side is smooth enough for trapezoid's 2; y ~ t^alpha costs L1."""
     theory = {"trapezoid": 2.0}.get(method, 1.0)
-    slack = 0.15 if method != "l1" else 0.16  # between 1 and 2 - alpha, as both errors are alike in size
-    assert observed(diethelm, alpha, method) == pytest.approx(theory, abs=slack)
+    assert observed(diethelm, alpha, method) == pytest.approx(theory, abs=0.15)
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)

@@ -238,6 +238,17 @@ class TestAcceptance:
             exact = 0.8 * (1 - mittag_leffler(-2.0, alpha).item())
             assert abs(v[-1].item() - exact) < bound
 
+    def test_diethelms_problem_and_a_square_by_the_trapezoid_rule_at_256_steps(self) -> None:
+        from test_order import diethelm
+
+        for alpha in (0.3, 0.5, 0.7, 0.9):
+            rhs, start, end = diethelm(alpha)
+            y = fdeint(rhs, torch.tensor([start], dtype=F64), grid(1.0, 256), alpha, method="trapezoid")
+            assert abs(y[-1].item() - end) < 2.1e-5
+            square = lambda t, y, a=alpha: 2 / math.gamma(3 - a) * t ** (2 - a) + t**2 - y  # noqa: E731
+            y = fdeint(square, torch.zeros(1, dtype=F64), grid(1.0, 256), alpha, method="trapezoid")
+            assert abs(y[-1].item() - 1.0) < 2e-6
+
     def test_two_term_equation_at_256_steps(self) -> None:
         def rhs(t: Tensor, y: Tensor) -> Tensor:
             power = [2 / math.gamma(3 - a) * t ** (2 - a) for a in (0.8, 0.4)]

@@ -16,9 +16,10 @@ from .reset import RESETS
 from .state import Simulation, State
 
 EXACT = "exact"
+HALF = 0.5  # from where on a soft spike holds a refractory neuron, or erases a memory
 #: the solvers whose memory holds increments, which is where a reset can be told apart from the leak
 SCHEMES = {name: method for name, method in METHODS.items() if issubclass(method, IncrementMethod)}
-RESET_MEMORIES = ("jump", "overwrite")
+RESET_MEMORIES = ("jump", "overwrite", "restart")
 LEARNABLE = ("alpha", "tau", "threshold", "resistance", "v_reset")
 
 
@@ -48,7 +49,8 @@ class FractionalLIF(nn.Module):
         reset: ``"subtract"`` (soft: the threshold's height above rest is taken off), ``"value"``
             (hard: to ``v_reset``) or ``"none"``.
         reset_memory: how the reset enters the memory: ``"jump"`` (outside the derivative; converges
-            as ``dt`` falls) or ``"overwrite"`` (the reset potential replaces the true one).
+            as ``dt`` falls), ``"overwrite"`` (the reset potential replaces the true one) or
+            ``"restart"`` (the memory is erased: no adaptation).
         v_reset: potential after a hard reset.
         refractory: time for which the potential is held after a spike, the unit of ``dt``; a
             multiple of ``dt``.
@@ -200,11 +202,15 @@ class FractionalLIF(nn.Module):
             spike = self.surrogate(before - threshold)
             if clamped is not None:
                 spike = torch.where(clamped, 0.0, spike)
-                fired = spike.detach() > 0.5  # a soft spike counts as one from a half
+                fired = spike.detach() > HALF
                 refractory = torch.where(fired, self._hold, (refractory - 1).clamp(min=0))
             reset_spike = spike.detach() if self.detach_reset else spike
             after = RESETS[self.reset](before, reset_spike, self)
             membrane.settle(before, after)
+            if self.reset_memory == "restart":
+                fired = spike.detach() > HALF
+                if bool(fired.any()):
+                    membrane.forget(fired)
             spikes.append(spike)
             before_reset.append(before)
             after_reset.append(after)
@@ -279,7 +285,7 @@ class FractionalLIF(nn.Module):
 
 def _method(method: str | None, reset_memory: str) -> str:
     if method is None:
-        return EXACT if reset_memory == "jump" else "l1"
+        return "l1" if reset_memory == "overwrite" else EXACT
     checks.one_of("method", method, (EXACT, *SCHEMES))
     if method == EXACT and reset_memory == "overwrite":
         raise ValueError(

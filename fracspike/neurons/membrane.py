@@ -41,6 +41,10 @@ class Membrane(ABC):
     def settle(self, before: Tensor, after: Tensor) -> None:
         """Take note that the step ended at ``before`` and was reset to ``after``."""
 
+    @abstractmethod
+    def forget(self, where: Tensor) -> None:
+        """Erase the past of the neurons for which ``where`` is true: they start anew from where they are."""
+
     @property
     @abstractmethod
     def past(self) -> list[Tensor]:
@@ -99,6 +103,11 @@ class Propagator(Membrane):
         self._jump = after - before
         self.v = after
 
+    def forget(self, where: Tensor) -> None:
+        """See :class:`Membrane`."""
+        self._past.forget(where)
+        self._jump = torch.where(where, self.v - self._v_rest - self.drive, self._jump)
+
     @property
     def past(self) -> list[Tensor]:
         """See :class:`Membrane`."""
@@ -147,7 +156,7 @@ class Differences(Membrane):
         self.v = after
 
     def forget(self, where: Tensor) -> None:
-        """Erase the past of the neurons for which ``where`` is true."""
+        """See :class:`Membrane`."""
         self._past.forget(where)
 
     @property
