@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
@@ -221,3 +221,20 @@ def test_two_runs_with_one_seed_agree_bit_for_bit() -> None:
 def test_quick_and_full_exclude_each_other(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="`quick` and `full` must not both be set"):
         Run(tmp_path, quick=True, full=True)
+
+
+def test_full_is_the_whole_grid(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    done = []
+
+    def learn(alpha: float, rate: float, seed: int, *_: object) -> list[surrogates.Result]:
+        done.append((alpha, rate, seed))
+        cells = product(surrogates.SHAPES, (1, 10, 100))
+        return [surrogates.Result(alpha, shape, beta, rate, seed, 0.9, 0.8) for shape, beta in cells]
+
+    monkeypatch.setattr(surrogates, "learn", learn)
+    monkeypatch.setattr(surrogates, "data", lambda seed, samples: None)
+    rows = surrogates.run(Run(tmp_path, full=True, seed=3))
+    assert len(set(done)) == 2 * 3 * 5
+    assert {seed for *_, seed in done} == {3, 4, 5, 6, 7}
+    assert [row.measured for row in rows if row.tolerance is not None] == [0.0, 0.0]
+    assert len((tmp_path / "runs.csv").read_text().splitlines()) == 1 + 270
