@@ -29,6 +29,7 @@ def simulate_one(
     threshold: float = 1.0,
     reset: str = "subtract",
     reset_memory: str = "jump",
+    surrogate: str = "sigmoid",
     refractory: float = 0.0,
     method: str | None = None,
 ) -> NDArray[np.float64]:
@@ -43,6 +44,7 @@ def simulate_one(
         dt=dt,
         reset=reset,
         reset_memory=reset_memory,
+        surrogate=surrogate,
         refractory=refractory,
         method=method,
     )

@@ -92,6 +92,8 @@ def test_simulate_writes_trace_spikes_and_figure(monkeypatch: pytest.MonkeyPatch
         ),
         (("simulate", "--current", "nan", "--duration", "1"), "`current` must be finite, got nan"),
         (("simulate", "--reset", "hard"), "`reset` must be one of 'none', 'subtract', 'value'"),
+        (("simulate", "--surrogate", "atn"), "did you mean 'atan'"),
+        (("simulate", "--surrogate", "atan:beta=2"), "beta"),
         (("simulate", "--method", "rk4"), "`method` must be one of"),
         (("simulate", "--out", "/dev/null"), "`out` must be a folder that can be written to"),
         (("nosuch",), "No such command 'nosuch'"),
