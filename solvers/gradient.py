@@ -71,14 +71,6 @@ class History(ABC):
         if self._kept is not None:
             self._kept.append(_difference(item, less))
 
-    def amend(self, change: Tensor) -> None:
-        """Add ``change`` to the newest item; only before a sum has used it."""
-        assert self._newest is not None
-        item, less = self._newest
-        self._newest = item + change, less
-        if self._kept is not None:
-            self._kept[-1] = _difference(*self._newest)
-
     def weighted_sum(self) -> Tensor | float:
         """Return the sum after the newest item; 0.0 while there is none. Once for each item."""
         if self._newest is None:

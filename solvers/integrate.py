@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from .stepping import Progress, Solve
 
 State = Tensor | tuple[Tensor, ...]
 EXACT = "exact"
+MOST_STEPS_EACH = 100  # for each interval of a t that is not uniform, before a step must be chosen
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,9 @@ def fdeint(
         y0: initial state ``(*)``, or a tuple of such, in any floating dtype and on any device, which the
             solution follows; or the ``SolveState`` of an earlier solve, to go on from there (the
             gradient does not reach back into that solve).
-        t: ``(T,)`` increasing; ``t[0]`` is the initial time, where the memory begins. Uniform, unless
-            ``step`` or ``mesh`` is given.
+        t: ``(T,)`` increasing; ``t[0]`` is the initial time, where the memory begins. If it is not
+            uniform, the solution is found on a uniform grid of its smallest step and only interpolated
+            to ``t``, with a warning that says so; ``step`` and ``mesh`` decide otherwise.
         alpha: order in (0, 1], a number or a tensor that broadcasts to ``y0``; may require grad. A
             list of orders makes a multi-term equation, :math:`\sum_i c_i D^{\alpha_i} y = f`.
         coefficients: the :math:`c_i` of a multi-term equation, positive; may require grad.
@@ -83,7 +86,7 @@ def fdeint(
         gradient: ``"adjoint"`` (exact, stores states and no graph over the past) or ``"autograd"``
             (through everything; for second derivatives).
         step: time step; the solution is then found on a uniform grid of at most this step and
-            interpolated linearly to ``t``, which need not be uniform.
+            interpolated linearly to ``t``.
         mesh: ``"uniform"``, or ``"given"`` to step exactly from each ``t`` to the next, such as on a
             :func:`graded_mesh` (methods ``"l1"`` and ``"trapezoid"``, full memory, plain autograd).
         progress: called as ``progress(done, steps)`` after each step.
@@ -124,6 +127,7 @@ def fdeint(
         raise TypeError(f"fdeint() got the unknown argument {next(iter(options))!r}")
     earlier = y0 if isinstance(y0, SolveState) else None
     start, field, restore, shapes = _flatten(rhs, earlier if earlier is not None else y0)
+    step = _implied_step(t, step, mesh)
     times, h = _times(t, step, mesh)
     alphas, factors = _orders(alpha, coefficients, start, single=shapes is not None)
     grid = times.to(start.device, start.dtype)
@@ -178,8 +182,8 @@ def _only_defaults(what: str, **arguments: object) -> None:
             raise ValueError(f"`{name}` does not go with {what}; leave it out")
 
 
-def _times(t: Tensor, step: float | None, mesh: str) -> tuple[Tensor, float | None]:
-    """Return the times to step through, in float64, and the step if it is uniform."""
+def _implied_step(t: Tensor, step: float | None, mesh: str) -> float | None:
+    """Check ``t``; return ``step``, or the smallest step of a ``t`` that is not uniform."""
     if not isinstance(t, Tensor):
         raise TypeError(f"`t` must be a tensor of times, got {type(t).__name__}; use torch.linspace")
     if t.dim() != 1 or len(t) < 2:
@@ -190,21 +194,35 @@ def _times(t: Tensor, step: float | None, mesh: str) -> tuple[Tensor, float | No
     if bool((steps <= 0).any()):
         n = int((steps <= 0).nonzero()[0])
         raise ValueError(f"`t` must increase, got t[{n}] = {t[n]:g} and t[{n + 1}] = {t[n + 1]:g}")
+    if step is not None:
+        return float(checks.real("step", step, above=0.0))
+    span = float(given[-1] - given[0])
+    # each time is rounded to its own dtype, so steps differ by a few units of the largest time
+    slack = 4 * torch.finfo(t.dtype).eps * float(given.abs().max()) + 1e-9 * span / len(steps)
+    if mesh == "given" or float((steps - span / len(steps)).abs().max()) <= slack:
+        return None
+    smallest = float(steps.min())
+    if span / smallest > MOST_STEPS_EACH * len(steps):
+        raise ValueError(
+            f"`t` must be uniform or nearly so, got steps between {smallest:g} and {float(steps.max()):g}; "
+            "pass step=... to solve on a uniform grid and interpolate, or mesh='given' to step on t itself"
+        )
+    warnings.warn(
+        f"t is not uniform: solved on a uniform grid of step {smallest:g} and interpolated linearly; "
+        "pass step=... to choose the step, or mesh='given' to step on t itself",
+        stacklevel=3,
+    )
+    return smallest
+
+
+def _times(t: Tensor, step: float | None, mesh: str) -> tuple[Tensor, float | None]:
+    """Return the times to step through, in float64, and the step if it is uniform."""
+    given = t.detach().double()
     if mesh == "given":
         _only_defaults("mesh='given'", step=step)
         return given, None
     span = float(given[-1] - given[0])
-    if step is not None:
-        count = math.ceil(span / float(checks.real("step", step, above=0.0)) - 1e-9)
-    else:
-        count = len(t) - 1
-        # each time is rounded to its own dtype, so steps differ by a few units of the largest time
-        slack = 4 * torch.finfo(t.dtype).eps * float(given.abs().max()) + 1e-9 * span / count
-        if float((steps - span / count).abs().max()) > slack:
-            raise ValueError(
-                f"`t` must be uniform, got steps between {steps.min():g} and {steps.max():g}; pass step=... "
-                "to solve on a uniform grid and interpolate, or mesh='given' to step on t itself"
-            )
+    count = len(t) - 1 if step is None else math.ceil(span / step - 1e-9)
     h = span / count
     return given[0] + h * torch.arange(count + 1, dtype=torch.float64, device=t.device), h
 

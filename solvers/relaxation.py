@@ -56,8 +56,8 @@ def relax(leak: LinearLeak, y0: Tensor, times: Tensor, alpha: Tensor, h: float) 
     Source: Podlubny (1999), Fractional Differential Equations, section 4.1.
     """
     rate = torch.as_tensor(leak.rate, dtype=torch.float64, device=y0.device)
-    held = torch.stack([torch.as_tensor(leak.drive_at(t)).to(y0).expand(y0.shape) for t in times[:-1]])
-    level = held.double() / rate
+    drives = [torch.as_tensor(leak.drive_at(t), dtype=torch.float64, device=y0.device) for t in times[:-1]]
+    level = torch.stack([drive.expand(y0.shape) for drive in drives]) / rate
     jumps = torch.cat([(y0.double() - level[0]).unsqueeze(0), -level.diff(dim=0)])
     at = lags(1, len(times), rate if rate.dim() >= alpha.dim() else alpha) * h
     kernel = mittag_leffler(-rate * at**alpha, alpha)

@@ -125,7 +125,8 @@ def modules() -> Iterator[str]:
             yield info.name
 
 
-@pytest.mark.parametrize("name", sorted(set(modules())))
+# surrogates register themselves in their examples; tests/test_surrogate_docs.py runs these and tidies up
+@pytest.mark.parametrize("name", sorted({m for m in modules() if "surrogate" not in m}))
 def test_docstring_examples_run(name: str) -> None:
     module = importlib.import_module(name)
     result = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)

@@ -136,7 +136,7 @@ GOOD = {"rhs": lambda t, y: -y, "y0": torch.ones(2), "t": torch.linspace(0, 1, 5
         ({"y0": torch.ones(2, dtype=torch.int64)}, TypeError, "floating-point tensor, got torch.int64"),
         ({"y0": [1.0]}, TypeError, "`y0` must be a tensor or a tuple of tensors, got list"),
         ({"t": torch.tensor([0.0, 0.5, 0.4])}, ValueError, r"`t` must increase, got t\[1\] = 0.5"),
-        ({"t": torch.tensor([0.0, 0.5, 0.8])}, ValueError, "`t` must be uniform"),
+        ({"t": torch.tensor([0.0, 1e-4, 1.0])}, ValueError, "`t` must be uniform or nearly so"),
         ({"t": torch.tensor([0.0])}, ValueError, r"`t` must have shape \(T,\) with T >= 2"),
         ({"t": 5}, TypeError, "`t` must be a tensor of times"),
         ({"method": "l2"}, ValueError, "`method` must be one of .*'l1_explicit'.*; got 'l2'"),

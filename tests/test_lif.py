@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fracspike import FractionalLIF
 from fracspike.neurons import State
+from fracspike.solvers import Blocked, Exponentials, Full, Memory, Window
 
 F64 = torch.float64
 
@@ -263,6 +264,28 @@ class TestState:
         assert (state.v == 0.5).all()
 
 
+class TestMemory:
+    @pytest.mark.parametrize("memory", [Blocked(16), Exponentials(1e-6), Window(200)], ids=repr)
+    @pytest.mark.parametrize("kwargs", [{}, {"method": "l1"}, {"method": "gl", "reset_memory": "overwrite"}])
+    def test_every_memory_gives_the_spikes_and_gradients_of_full(self, kwargs: dict, memory: Memory) -> None:
+        current = 3 * torch.rand(200, 2, 5, generator=torch.Generator().manual_seed(4))
+        results = []
+        for kept in (Full(), memory):
+            lif = FractionalLIF(
+                alpha=0.6, dt=0.5, memory=kept, learn=("alpha", "tau"), surrogate="atan", **kwargs
+            )
+            drive = current.clone().requires_grad_()
+            run = lif.simulate(drive)
+            gradients = torch.autograd.grad(run.spikes.sum(), (drive, *lif.parameters()))
+            results.append((run, gradients))
+        (full, expected), (other, found) = results
+        assert full.spikes.sum() > 100
+        assert torch.equal(full.spikes, other.spikes)
+        torch.testing.assert_close(full.voltage, other.voltage, rtol=0, atol=1e-5)
+        for a, b in zip(found, expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * b.abs().max().item())
+
+
 class TestGradients:
     @pytest.mark.parametrize("kwargs", [{}, {"method": "l1"}, {"method": "l1_explicit"}])
     def test_below_threshold_against_finite_differences(self, kwargs: dict) -> None:
@@ -413,7 +436,7 @@ class TestLayer:
             ValueError,
             "pass method='l1' or reset_memory='jump'",
         ),
-        ({"method": "rk4"}, ValueError, "`method` must be one of 'exact', 'l1'"),
+        ({"method": "rk4"}, ValueError, "`method` must be one of 'exact', 'gl', 'gl_explicit', 'l1'"),
         ({"refractory": 0.25, "dt": 0.1}, ValueError, "`refractory` must be a multiple of dt=0.1, got 0.25"),
         ({"learn": ("beta",)}, ValueError, "`learn` must be one of 'alpha'"),
         ({"alpha": 1.0, "learn": "alpha"}, ValueError, "start at 0.99"),
@@ -421,6 +444,11 @@ class TestLayer:
             {"alpha": torch.full((3,), 0.5), "size": 4},
             ValueError,
             r"`alpha` must be a number or have shape \(4,\)",
+        ),
+        (
+            {"alpha": torch.full((3,), 0.5), "tau": torch.ones(4)},
+            ValueError,
+            r"per-neuron parameters must have one shape, got \[\(3,\), \(4,\)\]",
         ),
         ({"size": 0}, ValueError, "`size` must be >= 1"),
         ({"size": 2.5}, TypeError, "`size` must be a whole number"),
@@ -460,3 +488,8 @@ def test_bad_parameters_are_named(kwargs: dict, error: type[Exception], message:
 def test_bad_current_is_named(current: object, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         FractionalLIF(alpha=0.7, size=5)(current)
+
+
+def test_a_surrogate_of_the_wrong_shape_is_named() -> None:
+    with pytest.raises(ValueError, match=r"`surrogate` must keep the shape \(2, 3\)"):
+        FractionalLIF(alpha=0.7, surrogate=torch.sum)(torch.ones(4, 2, 3))

@@ -124,8 +124,9 @@ def trace(
         spike = (candidate > THRESHOLD) & (held == 0)
         v = torch.where(held > 0, V_REST, torch.where(spike, V_PEAK, candidate))
         membrane.settle(candidate, v)
-        if forget:
-            membrane.past.forget((held == 1) | (spike & (hold == 0)))
+        released = (held == 1) | (spike & (hold == 0))
+        if forget and bool(released.any()):
+            membrane.forget(released)
         held = torch.where(spike, hold, (held - 1).clamp(min=0))
         voltage.append(v)
         spiked.append(spike)

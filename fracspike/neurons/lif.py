@@ -134,7 +134,11 @@ class FractionalLIF(nn.Module):
         for name in learned:
             checks.one_of("learn", name, LEARNABLE)
         shapes = {tuple(v.shape) for v in values.values() if isinstance(v, Tensor) and v.dim() > 0}
-        if size is None and len(shapes) == 1:
+        if size is None and len(shapes) > 1:
+            raise ValueError(
+                f"per-neuron parameters must have one shape, got {sorted(shapes)}; pass size=..."
+            )
+        if size is None and shapes:
             size = shapes.pop()
         tensors = {
             name: parameters.expand(
@@ -208,7 +212,7 @@ class FractionalLIF(nn.Module):
             spikes=torch.stack(spikes),
             voltage=torch.stack(after_reset),
             pre_reset=torch.stack(before_reset),
-            state=State(membrane.v, torch.stack(membrane.past.items), membrane.drive, refractory, self._kind),
+            state=State(membrane.v, torch.stack(membrane.past), membrane.drive, refractory, self._kind),
         )
 
     def initial_state(self, like: Tensor, v: float | Tensor | None = None) -> State:

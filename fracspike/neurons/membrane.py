@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from fracspike.solvers import AdjointHistory, History, Memory, mittag_leffler
+from fracspike.solvers import AdjointHistory, Memory, mittag_leffler
 
 from .state import State
 
@@ -23,12 +23,10 @@ class Membrane(ABC):
     Attributes:
         v: potential after the last reset, ``(B, *)``.
         drive: the drive that was held over the last step, ``(B, *)``.
-        past: what is remembered.
     """
 
     v: Tensor
     drive: Tensor
-    past: History
 
     @abstractmethod
     def advance(self, u: Tensor, clamped: Tensor | None) -> Tensor:
@@ -42,6 +40,11 @@ class Membrane(ABC):
     @abstractmethod
     def settle(self, before: Tensor, after: Tensor) -> None:
         """Take note that the step ended at ``before`` and was reset to ``after``."""
+
+    @property
+    @abstractmethod
+    def past(self) -> list[Tensor]:
+        """What must be kept to go on later, oldest first."""
 
 
 class Propagator(Membrane):
@@ -62,9 +65,10 @@ class Propagator(Membrane):
     def __init__(self, state: State, v_rest: Tensor, kernel: Tensor, memory: Memory) -> None:
         self.v, self.drive, self._v_rest = state.v, state.drive, v_rest
         self._decay = kernel[1].to(state.v.dtype)
-        self.past = AdjointHistory(memory, kernel, state.v.dtype, state.past, keep=True)
-        if not len(state.past):  # at the start, the whole deviation from rest is one jump
-            self.past.append(state.v - v_rest)
+        # at the start, the whole deviation from rest is one jump
+        jumps = list(state.past) or [state.v - v_rest]
+        self._jump = jumps.pop()  # the newest, which the next step's drive still changes
+        self._past = AdjointHistory(memory, kernel[1:], state.v.dtype, jumps, keep=True)
 
     @staticmethod
     def kernel(alpha: Tensor, tau: Tensor, dt: float, count: int) -> Tensor:
@@ -77,20 +81,28 @@ class Propagator(Membrane):
 
     def advance(self, u: Tensor, clamped: Tensor | None) -> Tensor:
         """See :class:`Membrane`."""
-        self.past.amend(self.drive - u)
-        v = self._v_rest + u + self.past.weighted_sum()
+        self._jump = self._jump + (self.drive - u)
+        older = self._past.weighted_sum()
+        v: Tensor = self._v_rest + u + self._decay * self._jump + older
         self.drive = u
         if clamped is None:
             return v
-        clamp = torch.where(clamped, (self.v - v) / (1 - self._decay), 0.0)
-        self.past.amend(-clamp)
+        clamp: Tensor = torch.where(clamped, (self.v - v) / (1 - self._decay), 0.0)
+        self._jump = self._jump - clamp
         self.drive = u + clamp
-        return torch.where(clamped, self.v, v)
+        held: Tensor = torch.where(clamped, self.v, v)
+        return held
 
     def settle(self, before: Tensor, after: Tensor) -> None:
         """See :class:`Membrane`."""
-        self.past.append(after - before)
+        self._past.append(self._jump)
+        self._jump = after - before
         self.v = after
+
+    @property
+    def past(self) -> list[Tensor]:
+        """See :class:`Membrane`."""
+        return [*self._past.items, self._jump]
 
 
 class Differences(Membrane):
@@ -117,12 +129,12 @@ class Differences(Membrane):
         overwrite: bool,
     ) -> None:
         self.v, self.drive, self._v_rest = state.v, state.drive, v_rest
-        self.past = AdjointHistory(memory, kernel, state.v.dtype, state.past, keep=True)
+        self._past = AdjointHistory(memory, kernel, state.v.dtype, state.past, keep=True)
         self._gain, self._implicit, self._overwrite = gain, implicit, overwrite
 
     def advance(self, u: Tensor, clamped: Tensor | None) -> Tensor:
         """See :class:`Membrane`."""
-        base = self.v - self.past.weighted_sum()
+        base = self.v - self._past.weighted_sum()
         if self._implicit:
             v = (base + self._gain * (self._v_rest + u)) / (1 + self._gain)
         else:
@@ -131,5 +143,14 @@ class Differences(Membrane):
 
     def settle(self, before: Tensor, after: Tensor) -> None:
         """See :class:`Membrane`."""
-        self.past.append((after if self._overwrite else before) - self.v)
+        self._past.append((after if self._overwrite else before) - self.v)
         self.v = after
+
+    def forget(self, where: Tensor) -> None:
+        """Erase the past of the neurons for which ``where`` is true."""
+        self._past.forget(where)
+
+    @property
+    def past(self) -> list[Tensor]:
+        """See :class:`Membrane`."""
+        return self._past.items

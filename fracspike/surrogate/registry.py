@@ -157,13 +157,14 @@ def _lookup(name: str) -> str:
     if found is not None:
         return found
     near = difflib.get_close_matches(_key(name), _by_key, n=1, cutoff=0.5)
-    hint = f"; did you mean {_by_key[near[0]]!r}?" if near else ""
+    hint = f", did you mean {_by_key[near[0]]!r}?" if near else ""
     library = name.partition(".")[0] + "."
     theirs = [peer for peer in sorted(_peers) if _key(peer).startswith(_key(library + "x")[:-1])]
     known = theirs if "." in name and theirs else names()
     raise ValueError(
-        f"unknown surrogate {name!r}{hint}; known are {', '.join(known)}"
-        + ("" if known is theirs else "; names of other libraries: fracspike.surrogate.aliases()")
+        f"`surrogate` must be one of {', '.join(known)}"
+        + ("" if known is theirs else " (other libraries' names: fracspike.surrogate.aliases())")
+        + f"; got {name!r}{hint}"
     )
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fracspike.plots import blank
 
-from .loop import Epoch
+from .loop import Epoch, best_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,7 +29,7 @@ def learning_curves(title: str, histories: Mapping[str, Sequence[Epoch]]) -> Fig
     figure.set_size_inches(9.6, 4.4)
     for colour, (name, history) in enumerate(histories.items()):
         epochs = [epoch.epoch for epoch in history]
-        best = max(history, key=lambda epoch: epoch.merit)
+        best = best_of(history)
         for part, style in (("training", ":"), ("validation", "-")):
             losses = [getattr(epoch, f"{part}_loss") for epoch in history]
             errors = [100 * (1 - getattr(epoch, f"{part}_accuracy")) for epoch in history]

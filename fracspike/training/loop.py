@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,10 +25,21 @@ class Epoch:
     validation_loss: float
     validation_accuracy: float
 
-    @property
-    def merit(self) -> tuple[float, float]:
-        """What is compared to find the best epoch: accuracy, and among equals the loss."""
-        return self.validation_accuracy, -self.validation_loss
+    smoothed_accuracy: float
+
+
+#: share of the newest epoch in the smoothed validation accuracy: so small that a lucky epoch hardly
+#: counts and the last ones, polished by a falling learning rate, win unless training has gone wrong
+SMOOTHING = 0.1
+
+
+def best_of(history: Sequence[Epoch]) -> Epoch:
+    """Return the best epoch: the highest smoothed validation accuracy, and among equals the latest.
+
+    On a few hundred images the accuracy of one epoch moves by luck, and the highest of forty is
+    the luckiest; a running mean is not so easily deceived.
+    """
+    return max(reversed(history), key=lambda epoch: epoch.smoothed_accuracy)
 
 
 class Training:
@@ -68,12 +79,12 @@ class Training:
         order = torch.randperm(len(data.training.labels), generator=self.shuffling)
         for chosen in torch.split(order, self.options.batch_size):
             self._step(Images(data.training.inputs[:, chosen], data.training.labels[chosen]))
-        measured = Epoch(
-            len(self.history) + 1, *self._measure(data.training), *self._measure(data.validation)
-        )
-        if all(measured.merit > earlier.merit for earlier in self.history):
+        training, validation = self._measure(data.training), self._measure(data.validation)
+        before = self.history[-1].smoothed_accuracy if self.history else validation[1]
+        smoothed = (1 - SMOOTHING) * before + SMOOTHING * validation[1]
+        self.history.append(Epoch(len(self.history) + 1, *training, *validation, smoothed))
+        if self.best_epoch is self.history[-1]:
             self.best = {name: value.clone() for name, value in self.network.state_dict().items()}
-        self.history.append(measured)
         self.seconds += time.perf_counter() - start
 
     def _rate(self) -> float:
@@ -107,7 +118,7 @@ class Training:
     @property
     def best_epoch(self) -> Epoch:
         """The epoch whose weights are in ``best``."""
-        return max(self.history, key=lambda epoch: epoch.merit)
+        return best_of(self.history)
 
     def state(self) -> dict[str, Any]:
         """Return everything as tensors, numbers, texts, lists and dictionaries of such."""

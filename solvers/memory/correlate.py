@@ -13,6 +13,38 @@ ROWS = 256  # side of the squares of pairs of times that are formed at once
 STATES = 1 << 20  # numbers that are transformed at once
 
 
+class Pairs:
+    """Collects what each sum was multiplied by, for memories that keep the items themselves.
+
+    Args:
+        shape: of the weights.
+    """
+
+    def __init__(self, shape: torch.Size) -> None:
+        self._shape = shape
+        self._partners: list[Tensor] = []
+        self._flushed: Tensor | None = None
+
+    def add(self, partner: Tensor) -> None:
+        """Take note that the newest sum was multiplied by ``partner``."""
+        self._partners.append(partner)
+
+    def flush(self, items: Tensor | Sequence[Tensor]) -> None:
+        """Settle the pairs so far with ``items`` as they are, before some of these are erased."""
+        if self._partners:
+            self._flushed = self.total(items)
+            self._partners = [torch.zeros_like(partner) for partner in self._partners]
+
+    def total(self, items: Tensor | Sequence[Tensor]) -> Tensor:
+        """Return the gradient in the weights.
+
+        A memory that collects pairs runs backward: its items are the gradients of the sums, latest
+        first, and the partners are the items that the sums once weighed.
+        """
+        fresh = correlation(items, self._partners, self._shape)
+        return fresh if self._flushed is None else self._flushed + fresh
+
+
 def correlation(
     sums: Tensor | Sequence[Tensor], items: Tensor | Sequence[Tensor], shape: torch.Size
 ) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .base import Memory, Past, weigh
-from .correlate import correlation
+from .correlate import Pairs
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,12 @@ class BufferPast(Past):
     """All items in one buffer, written in place."""
 
     def __init__(self, weights: Tensor, count: int) -> None:
-        self._shape = weights.shape
+        self._last = len(weights) - 1
         self._backwards = weights.flip(0)  # newest item last, as in the buffer
         self._room = count
         self._buffer: Tensor | None = None
         self._count = 0
-        self._partners: list[Tensor] = []
-        self._flushed: Tensor | None = None
+        self._pairs = Pairs(weights.shape)
 
     @property
     def items(self) -> Tensor:
@@ -57,22 +56,18 @@ class BufferPast(Past):
 
     def weighted_sum(self) -> Tensor:
         """See :class:`Past`."""
-        end = self._shape[0] - 1  # leave out the weight of lag 0
+        end = self._last  # leave out the weight of lag 0
         return weigh(self._backwards[end - self._count : end], self.items)
 
     def forget(self, where: Tensor) -> None:
         """See :class:`Past`."""
-        if self._partners:  # pairs so far keep what is about to be erased
-            self._flushed = self.paired()
-            self._partners = [torch.zeros_like(partner) for partner in self._partners]
+        self._pairs.flush(self.items)
         self.items.masked_fill_(where, 0.0)
 
     def pair(self, item: Tensor) -> None:
         """See :class:`Past`."""
-        self._partners.append(item)
+        self._pairs.add(item)
 
     def paired(self) -> Tensor:
         """See :class:`Past`."""
-        # run backward: here the sums' gradients are remembered, latest first, and the partners are the items
-        fresh = correlation(self.items, self._partners, self._shape)
-        return fresh if self._flushed is None else self._flushed + fresh
+        return self._pairs.total(self.items)

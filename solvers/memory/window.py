@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import checks
 from .base import Memory, Past, weigh
-from .correlate import correlation
+from .correlate import Pairs
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,12 @@ class _WindowPast(Past):
     """The last items at the end of a buffer of twice their number, moved to its front when it is full."""
 
     def __init__(self, weights: Tensor) -> None:
-        self._shape = weights.shape
         self._length = len(weights) - 1
         self._backwards = weights[1:].flip(0)
         self._buffer: Tensor | None = None
         self._end = 0
         self._kept: list[Tensor] = []
-        self._partners: list[Tensor] = []
-        self._flushed: Tensor | None = None
+        self._pairs = Pairs(weights.shape)
 
     def append(self, item: Tensor) -> None:
         if self._buffer is None:
@@ -74,17 +72,15 @@ class _WindowPast(Past):
 
     def forget(self, where: Tensor) -> None:
         assert self._buffer is not None
-        if self._partners:  # pairs so far keep what is about to be erased
-            self._flushed = self.paired()
-            self._partners = [torch.zeros_like(partner) for partner in self._partners]
+        if self._kept:
+            self._pairs.flush(self._kept)
         self._kept = [item.masked_fill(where, 0.0) for item in self._kept]
         self._buffer.masked_fill_(where, 0.0)
 
     def pair(self, item: Tensor) -> None:
         assert self._buffer is not None
         self._kept.append(self._buffer[self._end - 1].clone())
-        self._partners.append(item)
+        self._pairs.add(item)
 
     def paired(self) -> Tensor:
-        fresh = correlation(self._kept, self._partners, self._shape)
-        return fresh if self._flushed is None else self._flushed + fresh
+        return self._pairs.total(self._kept)

@@ -30,16 +30,6 @@ class GL(IncrementMethod):
         alpha = alpha.to(torch.float64)
         return gl_increment_weights(alpha, count) / h**alpha
 
-    @staticmethod
-    def order(alpha: float) -> float:
-        """See :class:`Method`."""
-        return 1.0
-
-    @staticmethod
-    def singular_order(alpha: float) -> float:
-        """See :class:`Method`."""
-        return 1.0
-
 
 class GLExplicit(GL):
     r"""Explicit Grünwald-Letnikov scheme: as :class:`GL`, with :math:`f(t_{n-1}, y_{n-1})` on the right.

@@ -34,11 +34,6 @@ class L1(IncrementMethod):
         """See :class:`Method`."""
         return 2 - alpha
 
-    @staticmethod
-    def singular_order(alpha: float) -> float:
-        """See :class:`Method`."""
-        return 1.0
-
 
 class L1Explicit(L1):
     r"""Explicit L1 scheme: as :class:`L1`, with :math:`f(t_{n-1}, y_{n-1})` on the right.

@@ -27,16 +27,6 @@ class Predictor(RateMethod):
         """See :class:`RateMethod`."""
         return RateCoefficients(kernel=rectangle_rule(alpha, h, count))
 
-    @staticmethod
-    def order(alpha: float) -> float:
-        """See :class:`Method`."""
-        return 1.0
-
-    @staticmethod
-    def singular_order(alpha: float) -> float:
-        """See :class:`Method`."""
-        return 1.0
-
 
 class Trapezoid(RateMethod):
     r"""Implicit product trapezoid rule.
