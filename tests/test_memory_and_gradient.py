@@ -20,6 +20,7 @@ from fracspike.solvers import (
     Window,
     fdeint,
 )
+from fracspike.solvers.memory.correlate import correlation
 from fracspike.solvers.weights import (
     gl_increment_weights,
     l1_weights,
@@ -309,3 +310,29 @@ class TestResume:
             fdeint(lambda t, y: -y, state, t, 0.7)
         with pytest.raises(ValueError, match="`method` must be that of the state, 'l1', got 'gl'"):
             fdeint(lambda t, y: -y, state, t + 1, 0.7, method="gl")
+
+
+class TestStorage:
+    @pytest.mark.parametrize("method", ["l1", "l1_explicit", "trapezoid"])
+    def test_overwriting_the_solution_is_refused(self, method: str) -> None:
+        """Steps save the solution itself, not a copy: an overwritten one must not give wrong gradients."""
+        start = torch.ones(2, dtype=F64, requires_grad=True)
+        y = fdeint(lambda t, y: -(y**2), start, grid(1.0, 9), 0.6, method=method)
+        y.mul_(2)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            y.sum().backward()
+
+    @pytest.mark.parametrize("method", ["l1", "trapezoid"])
+    def test_coupled_implicit_gradients_are_the_same_at_each_call(self, method: str) -> None:
+        weight = torch.randn(3, 3, dtype=F64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        start = torch.ones(3, dtype=F64)
+        y = fdeint(lambda t, y: torch.tanh(y @ weight) - y, start, grid(1.0, 20), 0.6, method=method)
+        first, *others = [torch.autograd.grad(y.sum(), weight, retain_graph=True)[0] for _ in range(5)]
+        assert all(torch.equal(first, other) for other in others)
+
+    @pytest.mark.parametrize("lags", [40, 300, 600])
+    def test_correlation_over_several_squares(self, lags: int) -> None:
+        g, q = torch.randn(2, 600, 3, dtype=F64, generator=torch.Generator().manual_seed(0))
+        expected = torch.stack([(g[m - 1 :] * q[: 600 - m + 1]).sum() for m in range(1, lags + 1)])
+        found = correlation(list(g.flip(0)), q.flip(0), torch.Size((lags + 1,)))
+        torch.testing.assert_close(found, torch.cat([torch.zeros(1, dtype=F64), expected]))
