@@ -27,6 +27,7 @@ LAYERS = [
     "solvers.weights solvers.mittag_leffler",
     "solvers.methods solvers.memory solvers.trajectory",
     "solvers.gradient solvers.implicit",
+    "solvers.difference",
     "solvers.stepping solvers.graded solvers.ordinary solvers.relaxation",
     "solvers.integrate",
     "solvers",

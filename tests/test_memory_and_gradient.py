@@ -113,7 +113,9 @@ class TestMemory:
         modelled = modelled + torch.where(lag == 1, fit.head, 0.0)
         assert ((modelled - kernel[lag]) / kernel[lag]).abs().max() <= fit.error * (1 + 1e-9)
         assert fit.error <= 1e-6
-        assert torch.equal(fit.decays.float().double(), fit.decays)
+        block = fit.decays**32  # acts again and again: no number of float32 would be exact for a whole run
+        rounded = block.float().double()
+        assert (((rounded - block) / block).abs() < 1e-14)[block > 1e-30].all()
 
     def test_a_tolerance_out_of_reach_is_refused(self) -> None:
         with pytest.raises(ValueError, match=r"`tol` must be within reach of torch.float32, got 1e-12"):
