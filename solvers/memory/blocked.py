@@ -81,4 +81,4 @@ def _act(weights: Tensor, items: Tensor, count: int) -> Tensor:
     spectrum = torch.fft.rfft(per_element(weights, items.dim()), 2 * length, dim=0)
     spectrum = spectrum * torch.fft.rfft(items, 2 * length, dim=0)
     sums: Tensor = torch.fft.irfft(spectrum, 2 * length, dim=0)
-    return sums[length - 1 : length - 1 + count].flatten(1)
+    return sums[length - 1 : length - 1 + count].reshape(count, -1)

@@ -86,7 +86,7 @@ def short_correlation(items: Tensor, partners: Tensor, shape: torch.Size) -> Ten
     """
     if len(shape) == 1:
         result = items.new_zeros(shape)
-        _add_diagonals(result, items.flatten(1) @ partners.flatten(1).T, 0)
+        _add_diagonals(result, items.reshape(len(items), -1) @ partners.reshape(len(items), -1).T, 0)
         return result
     n = len(items)
     return torch.cat([sum_to((items[: n - m] * partners[m:]).sum(0, keepdim=True), torch.Size((1, *shape[1:]))) for m in range(n)])

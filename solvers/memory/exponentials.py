@@ -27,7 +27,7 @@ from .correlate import short_correlation
 
 AMPLIFICATION = 12.0  # largest allowed sum |w_k| d_k^m / k_m: what rounding is multiplied by ...
 HARMLESS = 1000.0  # ... unless rounding is far below the tolerance; then up to this
-SAMPLES = 400  # lags on which the fit is made, beyond the first 64
+SAMPLES = 150  # lags on which the fit is made, beyond the first 64
 MOST_MODES = 120
 #: fastest rate a step, and slowest rate over the whole time, of the modes; tried in turn
 RANGES = ((4.0, 0.3), (4.0, 0.1), (8.0, 0.1), (16.0, 0.1), (32.0, 0.1), (8.0, 0.01), (32.0, 0.01))
@@ -105,7 +105,10 @@ class Exponentials(Memory):
                 powers = decays ** rows.double().unsqueeze(1)
                 for solve in _least_squares(powers, wanted):
                     weights = solve(wanted)
-                    if not self._acceptable(*_quality(powers, weights, wanted, dtype), dtype):
+                    error, amplification = _quality(powers, weights, wanted, dtype)
+                    if error > self.tol + 0.5 * torch.finfo(dtype).eps * amplification:
+                        break  # damping can only make it worse
+                    if not self._acceptable(error, amplification, dtype):
                         continue
                     error, amplification = _certificate(decays, weights, columns, dtype)
                     if self._acceptable(error, amplification, dtype):
@@ -224,7 +227,7 @@ def _decays(rates: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _mode_counts(lags: int, tol: float) -> list[int]:
     """Return the numbers of modes to try, from what the tolerance will surely need."""
-    count = max(4, int(0.5 * math.log10(1 / tol) * (1 + 0.6 * math.log10(lags + 1))))
+    count = max(4, min(lags, int(0.75 * math.log10(1 / tol) * (1 + 0.6 * math.log10(lags + 1)))))
     counts = []
     while count < MOST_MODES:
         counts.append(count)
