@@ -1,8 +1,8 @@
 r"""The march of a difference scheme: how its steps, and their gradients, follow from those before.
 
-One step is :math:`y_n = y_{n-1} - H_n + g f_n`, with :math:`H_n = \sum_{m \ge 1} k_m (y_{n-m} - y_{n-m-1})`. With
-:math:`\lambda_n` the gradient in the known part of a step, and :math:`S_n = \sum_{m \ge 1} k_m \lambda_{n+m}`, the
-gradient in a state is what reaches it from elsewhere and
+One step is :math:`y_n = y_{n-1} - H_n + g f_n`, with :math:`H_n = \sum_{m \ge 1} k_m (y_{n-m} - y_{n-m-1})`.
+With :math:`\lambda_n` the gradient in the known part of a step, and
+:math:`S_n = \sum_{m \ge 1} k_m \lambda_{n+m}`, the gradient in a state is what reaches it from elsewhere and
 
 .. math:: \lambda_{n+1} + S_{n+1} - S_n, \qquad
     \frac{\partial L}{\partial g} = \sum_n \langle \lambda_n, f_n \rangle, \qquad
@@ -166,6 +166,7 @@ class _Tape:
         for item in past:
             self._past.append(item)
         self._pass = -1
+        self._later = start.new_zeros(())  # of the backward pass: the last gradient and sum
 
     @property
     def last(self) -> Tensor:

@@ -145,7 +145,7 @@ def _evaluate(field: Field, y: Tensor, room: Room | None = None) -> tuple[Tensor
     if not torch.is_grad_enabled():
         return y, field(y)
     at = (y if room is None else room.y.copy_(y)).detach().requires_grad_()
-    at.register_post_accumulate_grad_hook(_drop)
+    at.register_post_accumulate_grad_hook(_drop)  # type: ignore[no-untyped-call]
     return at, field(at)
 
 

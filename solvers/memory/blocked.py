@@ -71,7 +71,10 @@ class _BlockedPast(KeptPast):
 
 
 def _act(weights: Tensor, items: Tensor, count: int) -> Tensor:
-    """Return the sums at the first ``count`` steps after ``items``, flat; ``weights[0]`` is the smallest lag's."""
+    """Return the sums at the ``count`` steps after ``items``, ``(count, states)``.
+
+    The smallest lag, of the newest item in the first of the sums, has the weight ``weights[0]``.
+    """
     length = len(items)
     if weights.dim() == 1 and length < FOURIER:
         lag = torch.arange(count).unsqueeze(1) - torch.arange(length).unsqueeze(0) + length - 1

@@ -30,7 +30,9 @@ class BlockPast(Past):
         self._backwards = near[:size].flip(0)  # newest item last, as in a block
         self._filled = 0  # items in the newest block
         self._block: Tensor | None = None  # (size, states)
-        self._older: Tensor | None = None  # (size, states): what older blocks add to its sums; None if nothing
+        self._older: Tensor | None = (
+            None  # (size, states): what older blocks add to its sums; None if nothing
+        )
         self._state = torch.Size()
 
     def append(self, item: Tensor, less: Tensor | None = None) -> None:

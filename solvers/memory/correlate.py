@@ -89,7 +89,12 @@ def short_correlation(items: Tensor, partners: Tensor, shape: torch.Size) -> Ten
         _add_diagonals(result, items.reshape(len(items), -1) @ partners.reshape(len(items), -1).T, 0)
         return result
     n = len(items)
-    return torch.cat([sum_to((items[: n - m] * partners[m:]).sum(0, keepdim=True), torch.Size((1, *shape[1:]))) for m in range(n)])
+    return torch.cat(
+        [
+            sum_to((items[: n - m] * partners[m:]).sum(0, keepdim=True), torch.Size((1, *shape[1:])))
+            for m in range(n)
+        ]
+    )
 
 
 def _stacked(tensors: Tensor | Sequence[Tensor], start: int, count: int = ROWS) -> Tensor:

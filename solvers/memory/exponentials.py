@@ -2,9 +2,9 @@ r"""Memory as a sum of exponentials: constant memory per state, linear time.
 
 Beyond its first lag a power-law kernel is, to any tolerance, a short sum of exponentials,
 :math:`k_m \approx \sum_k w_k d_k^m`, and an exponential needs no history: one number per state and
-mode holds all of it, :math:`V_k \leftarrow d_k V_k + q`. Lags inside the newest block of items are weighed
-by the very sum of exponentials, so the modes need only be touched once a block. The first lag, where kernels of low order
-drop sharply, is kept exact by weighing the newest item itself.
+mode holds all of it, :math:`V_k \leftarrow d_k V_k + q`. Items of the newest block are weighed by the very
+sum of exponentials, so the modes need only be touched once a block. The first lag, where kernels of low
+order drop sharply, is kept exact by weighing the newest item itself.
 
 The decay factors are fixed, log-uniform in the rate, so the weights are a fixed linear map of the
 kernel: whatever is differentiable in the kernel is so in the weights.
@@ -106,7 +106,7 @@ class Exponentials(Memory):
                 for solve in _least_squares(powers, wanted):
                     weights = solve(wanted)
                     error, amplification = _quality(powers, weights, wanted, dtype)
-                    if error > self.tol + 0.5 * torch.finfo(dtype).eps * amplification:
+                    if error - 0.5 * torch.finfo(dtype).eps * amplification > self.tol:
                         break  # damping can only make it worse
                     if not self._acceptable(error, amplification, dtype):
                         continue
@@ -162,7 +162,9 @@ class _ModesPast(BlockPast):
         self._readout, self._decay = powers[1:].to(dtype), powers[-1].to(dtype).unsqueeze(1)
         self._intake = powers[:-1].flip(0).T.to(dtype).contiguous()
         self._modes: Tensor | None = None  # (K, states)
-        self._partners: Tensor | None = None  # (BLOCK, states), what the sums of this block were multiplied by
+        self._partners: Tensor | None = (
+            None  # (BLOCK, states), what the sums of this block were multiplied by
+        )
         self._in_near = factors.new_zeros((BLOCK, *factors.shape[1:]))
         self._in_factors = torch.zeros_like(factors[:-1])
 
@@ -220,7 +222,7 @@ def _near(powers: Tensor, factors: Tensor) -> Tensor:
 
 
 def _decays(rates: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return ``exp(-rates)``, such that a whole block's decay, which acts again and again, has no rounding."""
+    """Return ``exp(-rates)``, such that the decay of a whole block, which acts again and again, is exact."""
     block = torch.exp(-BLOCK * rates).to(dtype).double()
     return torch.where(block > torch.finfo(dtype).tiny, block ** (1 / BLOCK), torch.exp(-rates))
 
@@ -268,7 +270,7 @@ def _apply(u: Tensor, inverse: Tensor, vh: Tensor, emphasis: Tensor, columns: Te
 
 
 def _quality(powers: Tensor, weights: Tensor, columns: Tensor, dtype: torch.dtype) -> tuple[float, float]:
-    """Return the largest relative error, rounding to ``dtype`` included, and the amplification of rounding."""
+    """Return the largest relative error, with rounding to ``dtype``, and the amplification of rounding."""
     scale = _scale(columns)
     sizes = powers @ weights.abs()
     rounding = 0.5 * torch.finfo(dtype).eps * sizes
@@ -276,9 +278,7 @@ def _quality(powers: Tensor, weights: Tensor, columns: Tensor, dtype: torch.dtyp
     return float(error), float((sizes / scale).max())
 
 
-def _certificate(
-    decays: Tensor, weights: Tensor, columns: Tensor, dtype: torch.dtype
-) -> tuple[float, float]:
+def _certificate(decays: Tensor, weights: Tensor, columns: Tensor, dtype: torch.dtype) -> tuple[float, float]:
     """Return the same over every lag."""
     error = amplification = 0.0
     for start in range(min(2, len(columns) - 1), len(columns), 4096):
