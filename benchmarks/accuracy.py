@@ -1,7 +1,7 @@
 """Errors, observed orders and gradients in alpha of the solvers, beside other libraries in the same run.
 
 Run ``python benchmarks/accuracy.py --spikede PATH --torchfde PATH`` with the paths of checkouts; ``FDEint``
-is measured if it is installed.  All is float64 (torchfde keeps its time grid in float32), alpha = 0.7, on [0, 1]:
+is measured if it is installed.  All is float64, alpha = 0.7, on [0, 1] (torchfde keeps its times in float32):
 
 - relaxation: D^alpha y = -y from y(0) = 1, error at t = 1 against the Mittag-Leffler function;
 - smooth: D^alpha y = 2 / Gamma(3 - alpha) t^(2 - alpha) + t^2 - y from rest, whose solution is t^2: error at
