@@ -99,7 +99,7 @@ def test_abm_on_diethelms_problem_is_at_least_of_its_order_over_a_long_refinemen
 
 
 def relaxed(alpha: float, z: float) -> float:
-    """E_alpha(z): the closed form at 1/2 and 1, else the library's, which is tested against mpmath elsewhere."""
+    """E_alpha(z): the closed form at 1/2 and 1, else the library's own, which is tested elsewhere."""
     if alpha in (0.5, 1.0):
         return float(erfcx(-z)) if alpha == 0.5 else math.exp(z)
     return mittag_leffler(torch.tensor(z, dtype=F64), alpha).item()
