@@ -113,8 +113,8 @@ class AdjointMarch(DifferenceMarch):
         dtype, kernel = start.dtype, coefficients.kernel
         weights, gain = memory.weights(kernel, dtype), coefficients.gain.to(dtype)
         begin = partial(memory.begin, weights.detach(), len(kernel), dtype)
-        in_order = torch.is_grad_enabled() and gain.requires_grad
-        self._tape = _Tape(begin, start.detach(), gain.detach(), count, past, in_order=in_order)
+        order_wanted = torch.is_grad_enabled() and gain.requires_grad
+        self._tape = _Tape(begin, start.detach(), gain.detach(), count, past, order_wanted=order_wanted)
         self.last = _Begin.apply(start, gain, weights, self._tape)  # type: ignore[no-untyped-call]
         self._step, self._states = ImplicitStep(), [self.last]
 
@@ -154,13 +154,13 @@ class _Tape:
         count: int,
         past: Sequence[Tensor],
         *,
-        in_order: bool,
+        order_wanted: bool,
     ) -> None:
         self.buffer = start.new_empty((count, *start.shape))
         self._rows = self.buffer.unbind(0)
         self._rows[0].copy_(start)
         self.gain, self.n = gain, 0
-        self._rates = torch.empty_like(self.buffer).unbind(0) if in_order else None
+        self._rates = torch.empty_like(self.buffer).unbind(0) if order_wanted else None
         self._begin, self._earlier = begin, list(past)
         self._past = begin()
         for item in past:
