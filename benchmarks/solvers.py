@@ -311,6 +311,8 @@ def draw(rows: list[Case], path: Path) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
     for name, (colour, style) in styles.items():
         line = [r for r in rows if r["name"] == name and r["backward"]]
+        if not line:
+            continue
         for axis, key in zip(axes, (seconds, megabytes), strict=True):
             values = [key(r) for r in line]
             axis.loglog([r["steps"] for r in line], values, style, color=colour, label=name, base=10, ms=5)
