@@ -11,15 +11,15 @@ from fracspike import surrogate as surrogates
 from fracspike.solvers import METHODS, Full, IncrementMethod, Memory, checks
 
 from . import parameters
+from .loop import Feedback, Loop
 from .membrane import Differences, Membrane, Propagator
 from .reset import RESETS
 from .state import Simulation, State
 
 EXACT = "exact"
-HALF = 0.5  # from where on a soft spike holds a refractory neuron, or erases a memory
 #: the solvers whose memory holds increments, which is where a reset can be told apart from the leak
 SCHEMES = {name: method for name, method in METHODS.items() if issubclass(method, IncrementMethod)}
-RESET_MEMORIES = ("jump", "overwrite", "restart")
+RESET_MEMORIES = ("jump", "overwrite", "current", "restart")
 LEARNABLE = ("alpha", "tau", "threshold", "resistance", "v_reset")
 
 
@@ -49,14 +49,15 @@ class FractionalLIF(nn.Module):
         reset: ``"subtract"`` (soft: the threshold's height above rest is taken off), ``"value"``
             (hard: to ``v_reset``) or ``"none"``.
         reset_memory: how the reset enters the memory: ``"jump"`` (outside the derivative; converges
-            as ``dt`` falls), ``"overwrite"`` (the reset potential replaces the true one) or
-            ``"restart"`` (the memory is erased: no adaptation).
+            as ``dt`` falls), ``"overwrite"`` (the reset potential replaces the true one),
+            ``"current"`` (a negative input, as in the released code of the f-SNN paper) or
+            ``"restart"`` (the memory is erased: no adaptation); see ``docs/reset-memory.md``.
         v_reset: potential after a hard reset.
         refractory: time for which the potential is held after a spike, the unit of ``dt``; a
             multiple of ``dt``.
         method: ``"exact"`` (no error between spikes at any ``dt``), or a difference scheme: ``"l1"``,
             ``"gl"``, ``"l1_explicit"``, ``"gl_explicit"``. By default ``"exact"``, but ``"l1"`` with
-            ``"overwrite"``, which no exact solution has.
+            ``"overwrite"``, which has no exact solution, and ``"l1_explicit"`` with ``"current"``.
         memory: what is kept of the past, ``Full()`` by default.
         learn: names among ``"alpha"``, ``"tau"``, ``"threshold"``, ``"resistance"``, ``"v_reset"``
             that become parameters, kept in their range by a parametrisation.
@@ -192,34 +193,43 @@ class FractionalLIF(nn.Module):
             state = self.initial_state(current[0])
         self._check_state(state, current)
         membrane = self._membrane(state, steps=len(current), dtype=current.dtype)
-        drive = self.resistance.to(current.dtype) * current
-        threshold = self.threshold.to(current.dtype)
-        refractory = state.refractory
-        spikes, after_reset, before_reset = [], [], []
-        for u in drive:
-            clamped = refractory > 0 if self._hold else None
-            before = membrane.advance(u, clamped)
-            spike = self.surrogate(before - threshold)
-            if clamped is not None:
-                spike = torch.where(clamped, 0.0, spike)
-                fired = spike.detach() > HALF
-                refractory = torch.where(fired, self._hold, (refractory - 1).clamp(min=0))
-            reset_spike = spike.detach() if self.detach_reset else spike
-            after = RESETS[self.reset](before, reset_spike, self)
-            membrane.settle(before, after)
-            if self.reset_memory == "restart":
-                fired = spike.detach() > HALF
-                if bool(fired.any()):
-                    membrane.forget(fired)
-            spikes.append(spike)
-            before_reset.append(before)
-            after_reset.append(after)
+        loop = self._loop(state, current.dtype)
+        trace = loop.run(membrane, self.resistance.to(current.dtype) * current, state.refractory)
         return Simulation(
-            spikes=torch.stack(spikes),
-            voltage=torch.stack(after_reset),
-            pre_reset=torch.stack(before_reset),
-            state=State(membrane.v, torch.stack(membrane.past), membrane.drive, refractory, self._kind),
+            spikes=trace.spikes,
+            voltage=trace.voltage,
+            pre_reset=trace.pre_reset,
+            state=State(
+                v=membrane.v,
+                past=torch.stack(membrane.past),
+                drive=membrane.drive,
+                refractory=trace.refractory,
+                kind=self._kind,
+                extra=loop.feedback.state,
+            ),
+            variables=trace.variables,
         )
+
+    def _loop(self, state: State, dtype: torch.dtype) -> Loop:
+        return Loop(
+            surrogate=self.surrogate,
+            threshold=self.threshold.to(dtype),
+            reset=lambda v, spike: RESETS[self.reset](v, spike, self),
+            charge=self._charge,
+            reset_memory=self.reset_memory,
+            hold=self._hold,
+            detach_reset=self.detach_reset,
+            feedback=self._feedback(state, dtype),
+        )
+
+    def _feedback(self, state: State, dtype: torch.dtype) -> Feedback:
+        """Return what spikes do to later steps: here nothing; a subclass may say otherwise."""
+        return Feedback()
+
+    def _charge(self, v: Tensor, u: Tensor) -> Tensor:
+        r"""Return :math:`v + (v_\text{rest} - v + u)/\tau^\alpha`, on which ``"current"`` decides."""
+        rate = self.tau**-self.alpha
+        return v + rate.to(v.dtype) * (self.v_rest.to(v.dtype) - v + u)
 
     def initial_state(self, like: Tensor, v: float | Tensor | None = None) -> State:
         """Return the state of a neuron with no past.
@@ -285,7 +295,7 @@ class FractionalLIF(nn.Module):
 
 def _method(method: str | None, reset_memory: str) -> str:
     if method is None:
-        return "l1" if reset_memory == "overwrite" else EXACT
+        return {"overwrite": "l1", "current": "l1_explicit"}.get(reset_memory, EXACT)
     checks.one_of("method", method, (EXACT, *SCHEMES))
     if method == EXACT and reset_memory == "overwrite":
         raise ValueError(

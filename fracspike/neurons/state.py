@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ class State:
         drive: resistance times the current of the last step, ``(B, *)``.
         refractory: steps for which the neuron is still held, ``(B, *)``, whole numbers.
         kind: method and reset memory that made the state; only the same may go on from it.
+        extra: what else a neuron carries, by name: further variables, each ``(B, *)``.
     """
 
     v: Tensor
@@ -25,10 +26,17 @@ class State:
     drive: Tensor
     refractory: Tensor
     kind: str
+    extra: dict[str, Tensor] = field(default_factory=dict)
 
     def detach(self) -> State:
         """Return the state cut from the graph: truncated backpropagation through time."""
-        return replace(self, v=self.v.detach(), past=self.past.detach(), drive=self.drive.detach())
+        return replace(
+            self,
+            v=self.v.detach(),
+            past=self.past.detach(),
+            drive=self.drive.detach(),
+            extra={name: value.detach() for name, value in self.extra.items()},
+        )
 
     @classmethod
     def at(cls, v: Tensor, kind: str) -> State:
@@ -51,9 +59,11 @@ class Simulation:
         voltage: membrane potential after reset, ``(T, B, *)``.
         pre_reset: membrane potential before reset, on which the spike was decided, ``(T, B, *)``.
         state: where to go on from.
+        variables: what else the neuron has, such as an adaptation, by name, each ``(T, B, *)``.
     """
 
     spikes: Tensor
     voltage: Tensor
     pre_reset: Tensor
     state: State
+    variables: dict[str, Tensor] = field(default_factory=dict)
