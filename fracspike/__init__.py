@@ -2,7 +2,19 @@
 
 __version__ = "0.1.0"
 
-from . import surrogate
+from . import encode, losses, measure, plots, surrogate
+from .layers import TimeDistributed, record
 from .neurons import FractionalLIF, Simulation, State
 
-__all__ = ["FractionalLIF", "Simulation", "State", "surrogate"]
+__all__ = [
+    "FractionalLIF",
+    "Simulation",
+    "State",
+    "TimeDistributed",
+    "encode",
+    "losses",
+    "measure",
+    "plots",
+    "record",
+    "surrogate",
+]

@@ -228,7 +228,7 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the encoded sample."""
-        encoded: Tensor = ENCODERS[self.name](x, self.steps, **self.options)  # type: ignore[operator]
+        encoded: Tensor = ENCODERS[self.name](x, self.steps, **self.options)
         return encoded
 
     def extra_repr(self) -> str:

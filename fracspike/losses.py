@@ -1,14 +1,15 @@
 r"""Losses and accuracies on spike trains.
 
 Outputs are ``(T, B, C)``, time first, and targets classes ``(B,)`` unless said otherwise. Names are those of
-snnTorch, where it has the loss, but each is a function, ``ce_rate_loss(spikes, targets)``; gradients reach the spikes, and through their surrogate the network.
+snnTorch, where it has the loss, but each is a function, ``ce_rate_loss(spikes, targets)``; gradients reach the spikes, and through their
+surrogate the network.
 """
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from fracspike.solvers import checks
 
@@ -26,7 +27,7 @@ def ce_count_loss(spikes: Tensor, targets: Tensor, *, scale: float = 1.0) -> Ten
     Source: snnTorch has it under the same name.
     """
     _check(spikes, targets)
-    return F.cross_entropy(scale * spikes.sum(0), targets)
+    return functional.cross_entropy(scale * spikes.sum(0), targets)
 
 
 def ce_rate_loss(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -41,7 +42,7 @@ def ce_rate_loss(outputs: Tensor, targets: Tensor) -> Tensor:
     Source: snnTorch has it under the same name.
     """
     _check(outputs, targets)
-    return F.cross_entropy(outputs.flatten(0, 1), targets.repeat(len(outputs)))
+    return functional.cross_entropy(outputs.flatten(0, 1), targets.repeat(len(outputs)))
 
 
 def ce_max_membrane_loss(voltage: Tensor, targets: Tensor) -> Tensor:
@@ -54,7 +55,7 @@ def ce_max_membrane_loss(voltage: Tensor, targets: Tensor) -> Tensor:
     Source: snnTorch has it under the same name; Zenke and Vogels (2021), Neural Computation 33(4).
     """
     _check(voltage, targets)
-    return F.cross_entropy(voltage.amax(0), targets)
+    return functional.cross_entropy(voltage.amax(0), targets)
 
 
 def mse_count_loss(
@@ -78,10 +79,12 @@ def mse_count_loss(
     steps = len(spikes)
     wanted = torch.full_like(spikes[0], incorrect_rate * steps)
     wanted.scatter_(1, targets.unsqueeze(1), correct_rate * steps)
-    return F.mse_loss(spikes.sum(0), wanted) / steps
+    return functional.mse_loss(spikes.sum(0), wanted) / steps
 
 
-def mse_membrane_loss(voltage: Tensor, targets: Tensor, *, correct: float = 1.0, incorrect: float = 0.0) -> Tensor:
+def mse_membrane_loss(
+    voltage: Tensor, targets: Tensor, *, correct: float = 1.0, incorrect: float = 0.0
+) -> Tensor:
     r"""Return the mean squared error of the potential against a wanted one, over all steps.
 
     Args:
@@ -95,7 +98,7 @@ def mse_membrane_loss(voltage: Tensor, targets: Tensor, *, correct: float = 1.0,
     _check(voltage, targets)
     wanted = torch.full_like(voltage[0], incorrect)
     wanted.scatter_(1, targets.unsqueeze(1), correct)
-    return F.mse_loss(voltage, wanted.expand_as(voltage))
+    return functional.mse_loss(voltage, wanted.expand_as(voltage))
 
 
 def first_spike_time(spikes: Tensor) -> Tensor:
@@ -124,10 +127,10 @@ def ce_temporal_loss(spikes: Tensor, targets: Tensor, *, scale: float = 1.0) -> 
         targets: classes ``(B,)``.
         scale: factor on the times; small for long sequences.
 
-    Source: snnTorch has it under the same name (there with ``inverse="negate"``); Mostafa (2018), IEEE TNNLS 29(7).
+    Source: Mostafa (2018), IEEE TNNLS 29(7); snnTorch has it under the same name, with ``inverse="negate"``.
     """
     _check(spikes, targets)
-    return F.cross_entropy(-scale * first_spike_time(spikes), targets)
+    return functional.cross_entropy(-scale * first_spike_time(spikes), targets)
 
 
 def mse_temporal_loss(spikes: Tensor, times: Tensor) -> Tensor:
@@ -143,13 +146,13 @@ def mse_temporal_loss(spikes: Tensor, times: Tensor) -> Tensor:
     """
     if times.shape != spikes.shape[1:]:
         raise ValueError(f"`times` must have shape {tuple(spikes.shape[1:])}, got {tuple(times.shape)}")
-    return F.mse_loss(first_spike_time(spikes) / len(spikes), times.to(spikes) / len(spikes))
+    return functional.mse_loss(first_spike_time(spikes) / len(spikes), times.to(spikes) / len(spikes))
 
 
 def van_rossum_loss(spikes: Tensor, targets: Tensor, *, tau: float, dt: float = 1.0) -> Tensor:
     r"""Return the van Rossum distance of spike trains, the mean over all but time.
 
-    .. math:: D^2 = \frac1\tau \int_0^\infty \Big(\sum_k e^{-(t - t_k)/\tau} - \sum_k e^{-(t - t^*_k)/\tau}\Big)^2 dt
+    .. math:: D^2 = \frac1\tau \int_0^\infty \Big(\sum_k e^{-(t-t_k)/\tau} - \sum_k e^{-(t-t^*_k)/\tau}\Big)^2 dt
 
     The filtered difference is a sum of exponentials, so that the integral is exact whatever ``dt``, and the
     tail after the last step is in it: one spike too many costs 1/2; two spikes apart by d cost
@@ -196,7 +199,7 @@ def accuracy_rate(spikes: Tensor, targets: Tensor) -> float:
 
 
 def accuracy_temporal(spikes: Tensor, targets: Tensor) -> float:
-    """Return the share of samples whose right class spikes first and at all; of equal times the lowest class wins.
+    """Return the share of samples whose right class spikes first, and at all; in a tie the lowest class wins.
 
     Args:
         spikes: output ``(T, B, C)``.
@@ -219,5 +222,5 @@ def _check(outputs: Tensor, targets: Tensor) -> None:
         )
     if bool((targets < 0).any()) or bool((targets >= outputs.shape[2]).any()):
         raise ValueError(
-            f"`targets` must lie in 0..{outputs.shape[2] - 1}, got {int(targets.min())} to {int(targets.max())}"
+            f"`targets` must lie in 0..{outputs.shape[2] - 1}, got {int(targets.min())}..{int(targets.max())}"
         )

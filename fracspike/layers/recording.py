@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fracspike.neurons import FractionalLIF, Simulation
 from fracspike.solvers import checks, mittag_leffler
 
-KINDS = ("current", "spikes", "voltage", "pre_reset")
+KINDS = ("current", "spikes", "voltage", "pre_reset", "variables")
 
 
 @dataclass
@@ -26,6 +26,7 @@ class Trace:
         spikes: its output ``(T, B, *)``.
         voltage: potential after reset ``(T, B, *)``.
         pre_reset: potential before reset, on which the spike was decided ``(T, B, *)``.
+        variables: what else the layer has, such as an adaptation, by name, each ``(T, B, *)``.
     """
 
     layer: FractionalLIF
@@ -33,6 +34,7 @@ class Trace:
     spikes: Tensor = field(default_factory=lambda: torch.empty(0))
     voltage: Tensor = field(default_factory=lambda: torch.empty(0))
     pre_reset: Tensor = field(default_factory=lambda: torch.empty(0))
+    variables: dict[str, Tensor] = field(default_factory=dict)
 
     def kernel(self, steps: int | None = None) -> Tensor:
         """Return the layer's memory kernel, see :func:`memory_kernel`; as long as the record by default."""
@@ -45,7 +47,11 @@ class Recording(dict[str, Trace]):
 
 @contextmanager
 def record(
-    model: nn.Module, *, what: Sequence[str] = KINDS, detach: bool = True, device: str | torch.device | None = None
+    model: nn.Module,
+    *,
+    what: Sequence[str] = KINDS,
+    detach: bool = True,
+    device: str | torch.device | None = None,
 ) -> Iterator[Recording]:
     """Record the spiking layers of a model during its forward passes.
 
@@ -54,7 +60,7 @@ def record(
 
     Args:
         model: a model with fractional layers, or one such layer (whose name is then ``""``).
-        what: which of ``"current"``, ``"spikes"``, ``"voltage"``, ``"pre_reset"`` to keep.
+        what: which of ``"current"``, ``"spikes"``, ``"voltage"``, ``"pre_reset"``, ``"variables"`` to keep.
         detach: if false, the record stays in the graph, so that a loss can be made of it.
         device: where to keep the record; where the layer computes by default.
 
@@ -79,7 +85,9 @@ def record(
         raise ValueError("`model` must have at least one fractional layer, such as FractionalLIF; got none")
     recording = Recording()
 
-    def keep(value: Tensor) -> Tensor:
+    def keep(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: keep(one) for name, one in value.items()}
         value = value.detach() if detach else value
         return value if device is None else value.to(device)
 

@@ -65,7 +65,7 @@ class TimeDistributed(nn.Module):
                 f"the layers must keep the batch of {steps} x {batch} = {steps * batch} entries, got {got} "
                 f"from {self.module.__class__.__name__}"
             )
-        return y.unflatten(0, (steps, batch))
+        return y.reshape(steps, batch, *y.shape[1:])
 
     def _dims(self) -> int | None:
         """Return how many dimensions the input must have, where a convolution comes first and says so."""
@@ -81,8 +81,8 @@ def _check_stateless(module: object) -> None:
         if keeps:
             where = f" (in `{name}`)" if name else ""
             raise TypeError(
-                f"TimeDistributed takes stateless layers, got {type(part).__name__}{where}, which has a state in "
-                "time; give it the sequence itself, outside TimeDistributed"
+                f"TimeDistributed takes stateless layers, got {type(part).__name__}{where}, which has a "
+                "state in time; give it the sequence itself, outside TimeDistributed"
             )
 
 
