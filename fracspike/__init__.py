@@ -3,7 +3,7 @@
 __version__ = "0.1.0"
 
 from . import encode, losses, measure, plots, surrogate
-from .layers import TimeDistributed, record
+from .layers import TimeDistributed, as_system, record
 from .neurons import FractionalLIF, Simulation, State
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Simulation",
     "State",
     "TimeDistributed",
+    "as_system",
     "encode",
     "losses",
     "measure",

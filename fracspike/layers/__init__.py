@@ -1,6 +1,16 @@
 """Whole networks: layers on sequences, conversion of other libraries' models, recording, coupled systems."""
 
 from .recording import Recording, Trace, memory_kernel, record
+from .system import Solution, System, as_system
 from .time_distributed import TimeDistributed
 
-__all__ = ["Recording", "TimeDistributed", "Trace", "memory_kernel", "record"]
+__all__ = [
+    "Recording",
+    "Solution",
+    "System",
+    "TimeDistributed",
+    "Trace",
+    "as_system",
+    "memory_kernel",
+    "record",
+]
