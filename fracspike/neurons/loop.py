@@ -6,7 +6,7 @@ what it does to later steps is the feedback's; here is only the order of events.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -20,12 +20,19 @@ HALF = 0.5  # from where on a soft spike holds a refractory neuron, or erases a 
 class Feedback:
     """What a step does to the next ones beside the leak and the reset; this one does nothing.
 
-    Attributes:
-        state: what must be kept to go on later, by name, each ``(B, *)``.
+    Args:
+        state: where to start, by name, each ``(B, *)``.
     """
 
-    def __init__(self, state: dict[str, Tensor] | None = None) -> None:
-        self.state = dict(state or {})
+    shown: tuple[str, ...] = ()  # entries of the state that a simulation returns
+
+    def __init__(self, state: Mapping[str, Tensor] | None = None) -> None:
+        self._state = dict(state or {})
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """What must be kept to go on later, by name, each ``(B, *)``."""
+        return self._state
 
     def drive(self, u: Tensor) -> Tensor:
         """Return the drive of the next step."""
@@ -37,6 +44,32 @@ class Feedback:
 
     def observe(self, v: Tensor, spike: Tensor) -> None:
         """Take note of how the step ended: potential after reset, and spike."""
+
+
+class Both(Feedback):
+    """One feedback after another."""
+
+    def __init__(self, first: Feedback, second: Feedback) -> None:
+        self._parts = first, second
+        self.shown = first.shown + second.shown
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """See :class:`Feedback`."""
+        return self._parts[0].state | self._parts[1].state
+
+    def drive(self, u: Tensor) -> Tensor:
+        """See :class:`Feedback`."""
+        return self._parts[1].drive(self._parts[0].drive(u))
+
+    def threshold(self, threshold: Tensor) -> Tensor:
+        """See :class:`Feedback`."""
+        return self._parts[1].threshold(self._parts[0].threshold(threshold))
+
+    def observe(self, v: Tensor, spike: Tensor) -> None:
+        """See :class:`Feedback`."""
+        for part in self._parts:
+            part.observe(v, spike)
 
 
 @dataclass
@@ -96,7 +129,7 @@ class Loop:
             refractory: steps for which each neuron is still held, ``(B, *)``, whole numbers.
         """
         spikes, after_reset, before_reset = [], [], []
-        variables: dict[str, list[Tensor]] = {name: [] for name in self.feedback.state}
+        variables: dict[str, list[Tensor]] = {name: [] for name in self.feedback.shown}
         step = self._decide_first if self.reset_memory == "current" else self._advance_first
         for u in drive:
             clamped = refractory > 0 if self.hold else None
