@@ -121,10 +121,10 @@ class ReturnsPotential(nn.Module):
         self.neuron = neuron
         self.returns = tuple(returns)
 
-    def forward(self, current: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, current: Tensor, *states: Tensor | None) -> tuple[Tensor, ...]:
         """Return spikes and potentials for a current ``(T, B, *)``."""
-        *others, mem = (None, *states)
-        if any(other is not None and other.numel() and bool(other.any()) for other in others):
+        *others, mem = states or (None,)
+        if any(other.numel() and bool(other.any()) for other in others if other is not None):
             raise ValueError("only the potential may be given to start from, the synapse starts at zero")
         start = None
         if mem is not None and mem.numel():
@@ -144,8 +144,8 @@ class ReturnsPotential(nn.Module):
 def _neuron(step: Step, alpha: float, name: str, options: dict[str, Any]) -> nn.Module:
     if bool((step.decay <= 0).any()) or (step.synapse is not None and bool((step.synapse <= 0).any())):
         raise ValueError(
-            f"`{name}` forgets all within a step (beta = 0, tau = 1), so there is no memory to make fractional; "
-            "give it a decay above 0"
+            f"`{name}` forgets all within a step (beta = 0, tau = 1), so no memory is there to make "
+            "fractional; give it a decay above 0"
         )
     order = torch.tensor(float(options.get("alpha", alpha)), dtype=torch.float64)
     dt = float(options.get("dt", 1.0))
@@ -192,7 +192,7 @@ def _like(old: nn.Module, new: nn.Module, model: nn.Module) -> nn.Module:
 def _activation_types(activations: bool | Sequence[type[nn.Module]]) -> tuple[type[nn.Module], ...]:
     if isinstance(activations, bool):
         return ACTIVATIONS if activations else ()
-    types = tuple(activations)
+    types: tuple[Any, ...] = tuple(activations)
     for kind in types:
         if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
             raise TypeError(f"`activations` must be true, false or classes such as nn.ReLU, got {kind!r}")
@@ -225,7 +225,9 @@ def _to_fold(module: nn.Module) -> Iterator[nn.Module]:
     if type(module).__name__ in ("SeqToANNContainer", "TLastSeqToANNContainer", "MultiStepContainer"):
         return
     paths = [cls.__module__ for cls in type(module).__mro__]
-    if isinstance(module, FOLDED) or any(path == f"torch.nn.modules.{m}" for path in paths for m in FOLDED_MODULES):
+    if isinstance(module, FOLDED) or any(
+        path == f"torch.nn.modules.{m}" for path in paths for m in FOLDED_MODULES
+    ):
         yield module
         return
     for child in module.children():

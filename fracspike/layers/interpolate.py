@@ -33,7 +33,9 @@ def cubic(x: Tensor, s: Tensor) -> Tensor:
     before, here, after, beyond = (x[_clamp(x, n + k)] for k in (-1, 0, 1, 2))
     slope, slope_after = 0.5 * (after - before), 0.5 * (beyond - here)
     rise = after - here
-    return here + u * (slope + u * (3 * rise - 2 * slope - slope_after + u * (slope + slope_after - 2 * rise)))
+    return here + u * (
+        slope + u * (3 * rise - 2 * slope - slope_after + u * (slope + slope_after - 2 * rise))
+    )
 
 
 #: each takes samples ``(T, B, *)`` and times ``(n,)`` in units of the sampling step; returns ``(n, B, *)``

@@ -68,10 +68,12 @@ def read(module: nn.Module, name: str) -> Step | None:
     if reader is not None:
         return reader(module, name)
     ancestry = [f"{cls.__module__}.{cls.__name__}" for cls in type(module).__mro__]
-    if any(path.startswith(("snntorch._neurons", "spikingjelly.activation_based.neuron")) for path in ancestry):
+    if any(
+        path.startswith(("snntorch._neurons", "spikingjelly.activation_based.neuron")) for path in ancestry
+    ):
         raise TypeError(
-            f"`{name}` is a {library_of(module)} {type(module).__name__}, which has no fractional counterpart "
-            f"here; known are {', '.join(READERS)}"
+            f"`{name}` is a {library_of(module)} {type(module).__name__}, which has no counterpart here; "
+            f"known are {', '.join(READERS)}"
         )
     return None
 
@@ -81,9 +83,13 @@ def _snntorch(
 ) -> Step:
     for option in ("inhibition", "state_quant"):
         if getattr(layer, option, False):
-            raise ValueError(f"`{name}` has {option}, which no fractional layer has; set {option}=False first")
+            raise ValueError(
+                f"`{name}` has {option}, which no fractional layer has; set {option}=False first"
+            )
     if bool((torch.as_tensor(getattr(layer, "graded_spikes_factor", 1.0)) != 1).any()):
-        raise ValueError(f"`{name}` has graded_spikes_factor != 1; put the factor into the next layer's weights")
+        raise ValueError(
+            f"`{name}` has graded_spikes_factor != 1; put the factor into the next layer's weights"
+        )
     late = bool(getattr(layer, "reset_delay", True))
     potential = "pre_reset" if late else "voltage"
     tells = layer.output or not layer.init_hidden
@@ -95,7 +101,7 @@ def _snntorch(
         surrogate=_snntorch_surrogate(layer.spike_grad),
         reset={"subtract": "subtract", "zero": "value", "none": "none"}[layer.reset_mechanism],
         late=late,
-        detach_reset=True,
+        detach_reset=late,  # snnTorch detaches the late reset alone
         learn=tuple(learn),
         synapse=None if synapse is None else synapse.detach().double().clamp(0, 1),
         returns=(("synaptic_current", potential) if synapse is not None else (potential,)) if tells else (),

@@ -61,7 +61,9 @@ class System(nn.Module):
         self.lookahead = float(checks.real("lookahead", lookahead, at_least=0.0))
         named = {name: part for name, part in model.named_modules() if isinstance(part, FractionalLIF)}
         if not named:
-            raise ValueError("`model` must have at least one fractional layer, such as FractionalLIF; got none")
+            raise ValueError(
+                "`model` must have at least one fractional layer, such as FractionalLIF; got none"
+            )
         for name, layer in named.items():
             _check_layer(name, layer)
         steps = {layer.dt for layer in named.values()}
@@ -150,7 +152,7 @@ class System(nn.Module):
     def split(self, y: Tensor) -> dict[str, Tensor]:
         """Return the layers' potentials by name, ``(..., *)``, of flat states ``(..., N)``."""
         self._bound()
-        parts = y.split([shape.numel() for shape in self.shapes.values()], dim=-1)
+        parts = torch.split(y, [shape.numel() for shape in self.shapes.values()], dim=-1)
         return {
             name: part.reshape(*y.shape[:-1], *shape)
             for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
@@ -169,7 +171,9 @@ class System(nn.Module):
             return spikes, output
         # statistics over the batch of each time, as the right-hand side has them
         at = [
-            self._evaluate(self.input_at(t[k : k + 1]), {name: v[k : k + 1] for name, v in potentials.items()})
+            self._evaluate(
+                self.input_at(t[k : k + 1]), {name: v[k : k + 1] for name, v in potentials.items()}
+            )
             for k in range(len(t))
         ]
         spikes = {name: torch.cat([one[1][name] for one in at]) for name in self.shapes}
@@ -257,7 +261,9 @@ class System(nn.Module):
                 part.training = mode
         missing = self._named.keys() - shapes.keys()
         if missing:
-            raise ValueError(f"every fractional layer must be reached in a pass, got none for {sorted(missing)}")
+            raise ValueError(
+                f"every fractional layer must be reached in a pass, got none for {sorted(missing)}"
+            )
         return shapes
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from . import parameters
 from .lif import FractionalLIF
+from .module import in_single
 from .readout import FractionalLI
 from .state import Simulation, State
 
@@ -69,6 +70,7 @@ class FractionalCubaLIF(FractionalLIF):
             size=self.size,
         )
 
+    @in_single
     def simulate(self, current: Tensor, state: State | None = None) -> Simulation:
         """See :meth:`FractionalLIF.simulate`; the synaptic current is in ``variables``."""
         self._check_current(current)

@@ -16,13 +16,14 @@ from fracspike.solvers import GRADIENTS, Full, History, Memory, checks, fdeint
 from . import parameters
 from .lif import SCHEMES
 from .loop import HALF
+from .module import HALVES, NeuronModule, in_single
 from .state import Simulation, State, check_current, check_state
 
 EXPLICIT = {name: scheme for name, scheme in SCHEMES.items() if not scheme.implicit}
 RESET_MEMORIES = ("jump", "overwrite", "restart")
 
 
-class FractionalNeuron(nn.Module, ABC):
+class FractionalNeuron(NeuronModule, ABC):
     r"""A layer of neurons of any right-hand side, with a Caputo derivative on the left.
 
     .. math:: D^{\alpha_i} x_i = f_i(I, x_1, x_2, \dots)
@@ -149,6 +150,7 @@ class FractionalNeuron(nn.Module, ABC):
         """
         return self.simulate(current, state).spikes
 
+    @in_single
     def simulate(self, current: Tensor, state: State | None = None) -> Simulation:
         """Return spikes, potentials, the further variables and the state to go on from.
 
@@ -205,6 +207,8 @@ class FractionalNeuron(nn.Module, ABC):
         Raises:
             ValueError: if a variable is unknown or a value not finite.
         """
+        if like.dtype in HALVES:
+            like = like.float()  # as the layer computes
         start = dict(zip(self.variables, self.rest(), strict=True))
         for name, value in values.items():
             start[checks.one_of("variable", name, self.variables)] = checks.real(name, value)

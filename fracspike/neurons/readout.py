@@ -56,7 +56,7 @@ class FractionalLI(FractionalLIF):
         method: str | None = None,
         memory: Memory | None = None,
         learn: Sequence[str] = (),
-        size: int | Sequence[int] | None = None,
+        size: int | Sequence[int] | str | None = None,
         coefficients: Sequence[float] | None = None,
     ) -> None:
         super().__init__(
