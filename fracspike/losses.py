@@ -152,7 +152,7 @@ def mse_temporal_loss(spikes: Tensor, times: Tensor) -> Tensor:
 def van_rossum_loss(spikes: Tensor, targets: Tensor, *, tau: float, dt: float = 1.0) -> Tensor:
     r"""Return the van Rossum distance of spike trains, the mean over all but time.
 
-    .. math:: D^2 = \frac1\tau \int_0^\infty (f - f^*)^2\, dt, \qquad f(t) = \sum_{t_k \le t} e^{-(t - t_k)/\tau}
+    .. math:: D^2 = \frac1\tau \int_0^\infty (f - f^*)^2\, dt, \ f(t) = \sum_{t_k \le t} e^{-(t - t_k)/\tau}
 
     The filtered difference is a sum of exponentials, so that the integral is exact whatever ``dt``, and the
     tail after the last step is in it: one spike too many costs 1/2; two spikes apart by d cost

@@ -16,12 +16,15 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.utils import parametrize
 
-from fracspike.neurons import FractionalLIF
+from fracspike.neurons import FractionalIF, FractionalLI, FractionalLIF
 from fracspike.neurons.reset import RESETS
 from fracspike.solvers import Memory, checks, fdeint
 
 from .interpolate import INTERPOLATIONS, on_grid
+
+KINDS = (FractionalLIF, FractionalIF, FractionalLI)
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,8 @@ class Solution:
     Attributes:
         t: times ``(n + 1,)``, from 0.
         potentials: of each layer by name, ``(n + 1, B, *)``, from rest.
-        spikes: of each layer by name, ``(n, B, *)``; entry k belongs to ``t[k]``.
+        spikes: of each layer by name, ``(n, B, *)``; entry k belongs to ``t[k]``. A readout's are its
+            potentials.
         output: what the network makes of them, ``(n, B, *)``: the spikes of the last layer, or what the
             layers after it make of these.
     """
@@ -235,7 +239,12 @@ class System(nn.Module):
     def _rate(self, layer: FractionalLIF, v: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
         r"""Return :math:`D^\alpha v` of a layer and its spikes, the reset a negative input."""
         rate = (layer.tau**-layer.alpha).to(v.dtype)
-        flow = rate * (layer.v_rest.to(v.dtype) - v + layer.resistance.to(v.dtype) * current)
+        drive = layer.resistance.to(v.dtype) * current
+        if not isinstance(layer, FractionalIF):
+            drive = drive + layer.v_rest.to(v.dtype) - v
+        flow = rate * drive
+        if isinstance(layer, FractionalLI):
+            return flow, v
         charged = v + self.lookahead * flow
         spike = layer.surrogate(charged - layer.threshold.to(v.dtype))
         fed_back = spike.detach() if layer.detach_reset else spike
@@ -289,8 +298,9 @@ def as_system(
     resets that are currents (``"current"``).
 
     Args:
-        model: a network on ``(T, B, *)`` of stateless layers and :class:`FractionalLIF`, each reached once
-            in a pass: ``nn.Sequential``, or any module with skip connections and the like.
+        model: a network on ``(T, B, *)`` of stateless layers and :class:`FractionalLIF`,
+            :class:`FractionalIF` or :class:`FractionalLI` ones, each reached once in a pass:
+            ``nn.Sequential``, or any module with skip connections and the like.
         inputs: samples ``(T, B, *)``, sample n at the time ``n dt``; may be given later.
         interpolation: the input between samples: ``"hold"``, ``"linear"``, or ``"cubic"`` (Catmull-Rom).
         lookahead: how far ahead a spike is decided, in the unit of ``tau**alpha``.
@@ -328,7 +338,11 @@ def _in_place(layers: dict[str, FractionalLIF], cell: Callable[[str, Tensor], Te
 
 
 def _check_layer(name: str, layer: FractionalLIF) -> None:
-    if type(layer) is not FractionalLIF:
-        raise TypeError(f"a system takes FractionalLIF layers, got {type(layer).__name__} in `{name}`")
+    kind = parametrize.type_before_parametrizations(layer)
+    if kind not in KINDS:
+        known = ", ".join(kind.__name__ for kind in KINDS)
+        raise TypeError(f"a system takes layers of {known}, got {kind.__name__} in `{name}`")
+    if layer.terms > 1:
+        raise ValueError(f"a system takes layers of one order, got {layer.terms} in `{name}`")
     if layer.refractory > 0:
         raise ValueError(f"a system has no refractory periods, got {layer.refractory:g} in `{name}`; pass 0")
