@@ -7,16 +7,19 @@ counted here.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd  # torch names no public base classes
+from torch.nn.utils import parametrize
 
-from fracspike.layers.recording import memory_kernel, record
-from fracspike.neurons import FractionalLIF
-from fracspike.solvers import Blocked, Exponentials, Full, Window, checks
+from fracspike.layers.recording import Neuron, memory_kernel, record
+from fracspike.neurons import FractionalLI, FractionalLIF, FractionalNeuron
+from fracspike.neurons.lif import EXACT, SCHEMES
+from fracspike.solvers import Blocked, Exponentials, Full, Memory, Window, checks
 
 
 def spike_counts(spikes: Tensor) -> Tensor:
@@ -52,7 +55,7 @@ class Layer:
     Attributes:
         name: as ``model.named_modules()`` has it.
         kind: name of the class.
-        neurons: spiking neurons in it; 0 for a layer of weights.
+        neurons: spiking neurons in it; 0 for a layer of weights, or a readout.
         spikes: spikes of a sample.
         rate: spikes for each neuron and step.
         synops: additions that spikes cause in this layer of weights: each incoming spike, times its fan-out.
@@ -140,12 +143,15 @@ def operations(model: nn.Module, inputs: Tensor) -> Report:
         A report, per layer and in total.
 
     Raises:
-        ValueError: if the model has no fractional layer, or the input is not a finite sequence.
+        TypeError: if ``model`` is no module.
+        ValueError: if it has no fractional layer, or the input is not a finite sequence.
 
     >>> net = nn.Sequential(nn.Linear(3, 4), FractionalLIF(alpha=0.7))
     >>> print(operations(net, torch.full((10, 2, 3), 0.5)).total.macs)
     120.0
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"`model` must be a module, got {type(model).__name__}")
     checks.all_finite("inputs", inputs)
     if inputs.dim() < 2:
         raise ValueError(f"`inputs` must have shape (T, B, *), got {tuple(inputs.shape)}")
@@ -158,13 +164,13 @@ def operations(model: nn.Module, inputs: Tensor) -> Report:
         found[name] = _add(found.get(name), _weights(name, module, args[0], output, batch))
 
     def place(module: nn.Module, *_: object) -> None:
-        found.setdefault(names[module], Layer(names[module], type(module).__name__))
+        found.setdefault(names[module], Layer(names[module], _kind(module)))
 
     hooks = []
     for module in names:
         if isinstance(module, nn.Linear | _ConvNd):
             hooks.append(module.register_forward_hook(count))
-        elif isinstance(module, FractionalLIF):
+        elif isinstance(module, FractionalLIF | FractionalNeuron):
             hooks.append(module.register_forward_hook(place))
     try:
         with record(model, what=("spikes",)) as recording:
@@ -177,43 +183,71 @@ def operations(model: nn.Module, inputs: Tensor) -> Report:
     return Report(tuple(found.values()), steps, batch)
 
 
-def memory_operations(layer: FractionalLIF, steps: int, dtype: torch.dtype = torch.float32) -> float:
+def memory_operations(layer: Neuron, steps: int, dtype: torch.dtype = torch.float32) -> float:
     r"""Return the multiply-adds that a neuron's memory costs over ``steps`` steps.
 
     - ``Full`` and ``Blocked``: each step weighs all that was before, :math:`\sum_n n = T(T-1)/2`
-      (an FFT does it in fewer, which are not counted);
+      (a block done by FFT takes fewer, which is not counted);
     - ``Window(n)``: at most n a step;
     - ``Exponentials``: two for each of K modes and step, one to decay it and one to read it;
     - at alpha = 1 the memory is one exponential, which the membrane is: nothing.
+
+    A neuron of several variables has a memory for each.
 
     Args:
         layer: a fractional layer.
         steps: number of time steps ``T``.
         dtype: in which it runs, on which the number of modes depends.
+
+    Raises:
+        TypeError: if the memory is of a kind whose cost is not known.
     """
     count = checks.positive_int("steps", steps)
-    if bool((layer.alpha == 1).all()):
-        return 0.0
-    if isinstance(layer.memory, Window):
-        length = min(layer.memory.length, count)
-        return float(sum(min(n, length) for n in range(count)))
-    if isinstance(layer.memory, Exponentials) and count > 1:
-        fit = layer.memory.fit(memory_kernel(layer, count + 1)[1:], dtype)
-        return 2.0 * fit.modes * count
-    if not isinstance(layer.memory, Full | Blocked | Exponentials):
-        raise TypeError(
-            f"the cost of the memory {layer.memory!r} is not known; got {type(layer.memory).__name__}"
-        )
-    return count * (count - 1) / 2
+    return sum(_past(layer.memory, kernel, count, dtype) for kernel in _kernels(layer, count + 1))
 
 
-def _neurons(name: str, layer: FractionalLIF, spikes: Tensor, batch: int) -> Layer:
+def _past(memory: Memory, kernel: Tensor, steps: int, dtype: torch.dtype) -> float:
+    """Return the cost of weighing the past by a kernel ``(count, *)``, of which lag 0 is not used."""
+    if isinstance(memory, Window):
+        return float(sum(min(n, memory.length) for n in range(steps)))
+    if isinstance(memory, Exponentials) and steps > 1:
+        return 2.0 * memory.fit(kernel, dtype).modes * steps
+    if not isinstance(memory, Full | Blocked | Exponentials):
+        raise TypeError(f"the memory must be Full, Blocked, Window or Exponentials, got {memory!r}")
+    return steps * (steps - 1) / 2
+
+
+@torch.no_grad()
+def _kernels(layer: Neuron, count: int) -> Iterator[Tensor]:
+    """Yield the kernel of each variable of order below 1."""
+    if isinstance(layer, FractionalLIF) and layer.terms == 1:
+        if bool((layer.alpha != 1).any()):
+            yield (
+                memory_kernel(layer, count)[1:]
+                if layer.method == EXACT
+                else _scheme(layer, [layer.alpha], count)
+            )
+    elif isinstance(layer, FractionalLIF):
+        yield _scheme(layer, list(layer.alpha.unbind()), count)
+    else:
+        for name in layer.order_names:
+            if bool((getattr(layer, name) != 1).any()):
+                yield _scheme(layer, [getattr(layer, name)], count)
+
+
+def _scheme(layer: Neuron, alphas: list[Tensor], count: int) -> Tensor:
+    orders = [alpha.double() for alpha in alphas]
+    factors = [torch.ones_like(order) for order in orders]
+    return SCHEMES[layer.method]().coefficients(orders, factors, layer.dt, count).kernel
+
+
+def _neurons(name: str, layer: Neuron, spikes: Tensor, batch: int) -> Layer:
     steps, neurons = len(spikes), spikes[0, 0].numel()
     total = float(spikes.double().sum()) / batch
     return Layer(
         name,
-        type(layer).__name__,
-        neurons=neurons,
+        _kind(layer),
+        neurons=0 if isinstance(layer, FractionalLI) else neurons,
         spikes=total,
         rate=total / (neurons * steps),
         memory=neurons * memory_operations(layer, steps, spikes.dtype),
@@ -222,7 +256,7 @@ def _neurons(name: str, layer: FractionalLIF, spikes: Tensor, batch: int) -> Lay
 
 
 def _weights(name: str, module: nn.Module, x: Tensor, y: Tensor, batch: int) -> Layer:
-    kind = type(module).__name__
+    kind = _kind(module)
     if bool(((x == 0) | (x == 1)).all()):
         return Layer(name, kind, synops=float(_fan_out(module, x)) / batch)
     # the first dimension of weights is the outputs', but a transposed convolution's is the inputs'
@@ -240,6 +274,10 @@ def _fan_out(module: nn.Module, spikes: Tensor) -> Tensor:
     ones = torch.ones_like(weight, dtype=torch.float64)
     met: Tensor = module._conv_forward(spikes.double(), ones, None)  # type: ignore[operator]
     return met.sum()
+
+
+def _kind(module: nn.Module) -> str:
+    return parametrize.type_before_parametrizations(module).__name__
 
 
 def _add(one: Layer | None, other: Layer) -> Layer:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fracspike.neurons import FractionalLIF, Simulation
-from fracspike.solvers import checks, mittag_leffler
+from fracspike.neurons import FractionalIF, FractionalLI, FractionalLIF, FractionalNeuron, Simulation, State
+from fracspike.neurons.membrane import Integrator, Propagator
+from fracspike.solvers import checks
 
+Neuron = FractionalLIF | FractionalNeuron
 KINDS = ("current", "spikes", "voltage", "pre_reset", "variables")
 
 
@@ -29,7 +32,7 @@ class Trace:
         variables: what else the layer has, such as an adaptation, by name, each ``(T, B, *)``.
     """
 
-    layer: FractionalLIF
+    layer: Neuron
     current: Tensor = field(default_factory=lambda: torch.empty(0))
     spikes: Tensor = field(default_factory=lambda: torch.empty(0))
     voltage: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -55,8 +58,8 @@ def record(
 ) -> Iterator[Recording]:
     """Record the spiking layers of a model during its forward passes.
 
-    Each pass overwrites the one before. A pass goes through ``simulate`` as always, so recording changes
-    no result.
+    Each pass overwrites the one before. Passes go through ``simulate``, which gives what ``forward`` does:
+    recording changes no result.
 
     Args:
         model: a model with fractional layers, or one such layer (whose name is then ``""``).
@@ -80,7 +83,7 @@ def record(
     if not isinstance(model, nn.Module):
         raise TypeError(f"`model` must be a module, got {type(model).__name__}")
     kept = [checks.one_of("what", kind, KINDS) for kind in ([what] if isinstance(what, str) else what)]
-    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, FractionalLIF)}
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, Neuron)}
     if not layers:
         raise ValueError("`model` must have at least one fractional layer, such as FractionalLIF; got none")
     recording = Recording()
@@ -91,7 +94,7 @@ def record(
         value = value.detach() if detach else value
         return value if device is None else value.to(device)
 
-    def listen(name: str, layer: FractionalLIF) -> Any:
+    def listen(name: str, layer: Neuron) -> Any:
         simulate = layer.simulate
 
         def listening(current: Tensor, *args: Any, **kwargs: Any) -> Simulation:
@@ -105,32 +108,45 @@ def record(
 
     for name, layer in layers.items():
         layer.simulate = listen(name, layer)  # type: ignore[method-assign]
+        layer.forward = partial(_forward, layer)  # type: ignore[method-assign]
     try:
         yield recording
     finally:
         for layer in layers.values():
-            del layer.simulate
+            del layer.simulate, layer.forward
 
 
-def memory_kernel(layer: FractionalLIF, steps: int) -> Tensor:
+def _forward(layer: Neuron, current: Tensor, state: State | None = None) -> Tensor:
+    run = layer.simulate(current, state)
+    return run.voltage if isinstance(layer, FractionalLI) else run.spikes
+
+
+def memory_kernel(layer: Neuron, steps: int) -> Tensor:
     r"""Return how a layer remembers: :math:`E_\alpha(-(m\,dt/\tau)^\alpha)` for m = 0, ..., ``steps``.
 
     What is left of a unit jump of the potential ``m`` steps later; at alpha = 1 the exponential of the
-    memoryless neuron, below it a power law, :math:`\approx (t/\tau)^{-\alpha} / \Gamma(1-\alpha)`.
+    memoryless neuron, below it a power law, :math:`\approx (t/\tau)^{-\alpha} / \Gamma(1-\alpha)`. Without a
+    leak (:class:`FractionalIF`) jumps stay, and this is what a unit of drive adds m steps later,
+    :math:`\big((t_{m+1})^\alpha - (t_m)^\alpha\big) / (\tau^\alpha\, \Gamma(1+\alpha))`.
 
     Args:
-        layer: a fractional leaky layer.
+        layer: a fractional layer of one order.
         steps: how many steps to look back.
 
     Returns:
         ``(steps + 1, *)`` float64, with the shape of the layer's own parameters.
 
+    Raises:
+        TypeError: if the layer is nonlinear, or of several orders.
+
     >>> memory_kernel(FractionalLIF(alpha=1.0, tau=2.0), 2)
     tensor([1.0000, 0.6065, 0.3679], dtype=torch.float64)
     """
-    count = checks.positive_int("steps", steps)
-    alpha, tau = layer.alpha.double(), layer.tau.double()
-    times = torch.arange(count + 1, dtype=torch.float64, device=alpha.device) * layer.dt
-    times = times.reshape(-1, *([1] * max(alpha.dim(), tau.dim())))
+    count = checks.positive_int("steps", steps) + 1
+    if not isinstance(layer, FractionalLIF) or layer.terms > 1:
+        raise TypeError(
+            f"`layer` must be a linear neuron of one order, which has a kernel; got {type(layer).__name__}"
+        )
+    form = Integrator if isinstance(layer, FractionalIF) else Propagator
     with torch.no_grad():
-        return mittag_leffler(-((times / tau) ** alpha), alpha)
+        return form.kernel(layer.alpha, layer.tau, layer.dt, count)

@@ -7,10 +7,10 @@ from typing import cast
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd  # torch names no public base class
 
-from fracspike.neurons import FractionalLIF
+from fracspike.neurons import FractionalLIF, FractionalNeuron
 
 #: layers that carry something from one step to the next, or read the time axis themselves
-STATEFUL = (nn.RNNBase, nn.RNNCellBase, FractionalLIF)
+STATEFUL = (nn.RNNBase, nn.RNNCellBase, FractionalLIF, FractionalNeuron)
 
 
 class TimeDistributed(nn.Module):

@@ -92,7 +92,7 @@ class FractionalNeuron(NeuronModule, ABC):
                     f"its constants are {', '.join(self.constants)}"
                 )
         values = self._orders(alpha)
-        self._order_names = [n if n in values else "alpha" for n in map(_order_name, self.variables)]
+        self.order_names = [n if n in values else "alpha" for n in map(_order_name, self.variables)]
         ranges: dict[str, nn.Module] = {name: parameters.UnitInterval() for name in values}
         for name, default in self.constants.items():
             floor = 0.0 if name in self.positive else -math.inf
@@ -238,7 +238,7 @@ class FractionalNeuron(NeuronModule, ABC):
             now = tuple(y.unbind())
             return torch.stack(self._cast(self.rhs(at(time), *now), now, "rhs"))
 
-        orders = [getattr(self, name) for name in self._order_names]
+        orders = [getattr(self, name) for name in self.order_names]
         own = [a.reshape((1,) * (like.dim() - a.dim()) + tuple(a.shape)) for a in orders]
         alpha = torch.stack(torch.broadcast_tensors(*own))  # type: ignore[no-untyped-call]
         solution = fdeint(field, torch.stack(x), t, alpha, **options)
@@ -249,7 +249,7 @@ class FractionalNeuron(NeuronModule, ABC):
     ) -> tuple[list[History], list[Tensor]]:
         scheme, count = EXPLICIT[self.method](), len(pasts[0]) + steps + 1
         histories, gains = [], []
-        for name, past in zip(self._order_names, pasts, strict=True):
+        for name, past in zip(self.order_names, pasts, strict=True):
             alpha = getattr(self, name).double()
             rule = scheme.coefficients([alpha], [torch.ones_like(alpha)], self.dt, count)
             histories.append(GRADIENTS[self.gradient](self.memory, rule.kernel, dtype, past, keep=True))
@@ -295,7 +295,7 @@ class FractionalNeuron(NeuronModule, ABC):
 
     def extra_repr(self) -> str:
         """Return orders and constants, for printing."""
-        names = (*dict.fromkeys(self._order_names), *self.constants)
+        names = (*dict.fromkeys(self.order_names), *self.constants)
         numbers = ", ".join(f"{name}={parameters.short(getattr(self, name))}" for name in names)
         return f"{numbers}, dt={self.dt:g}, reset_memory={self.reset_memory!r}, method={self.method!r}"
 
