@@ -52,7 +52,8 @@ class NeuronModule(nn.Module):
             name: (part[0], part.original)  # type: ignore[index]
             for name, part in cast(nn.ModuleDict, self.parametrizations).items()
         }
-        return _rebuild, (parametrize.type_before_parametrizations(self), state, ranges)
+        order = list(self._modules)
+        return _rebuild, (parametrize.type_before_parametrizations(self), state, ranges, order)
 
     def _make_lazy(self, learned: set[str]) -> None:
         """Leave the shape of the learned parameters, scalars so far, open."""
@@ -60,7 +61,7 @@ class NeuronModule(nn.Module):
         for name in sorted(learned):
             owner, attribute = self._holder(name)
             value = cast(Tensor, getattr(owner, attribute))
-            self._later[name] = float(value)
+            self._later[name] = float(value.detach())
             empty = UninitializedParameter(dtype=value.dtype, device=value.device)  # type: ignore[call-arg]
             owner.register_parameter(attribute, empty)  # type: ignore[arg-type]
 
@@ -94,13 +95,16 @@ class NeuronModule(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def _rebuild(cls: type[NeuronModule], state: dict[str, Any], ranges: dict[str, Any]) -> NeuronModule:
+def _rebuild(
+    cls: type[NeuronModule], state: dict[str, Any], ranges: dict[str, Any], order: list[str]
+) -> NeuronModule:
     module = cls.__new__(cls)
     module.__dict__.update(state)
     for name, (range_, original) in ranges.items():
         module.register_parameter(name, nn.Parameter(torch.ones((), dtype=original.dtype)))
         parametrize.register_parametrization(module, name, range_, unsafe=True)
         cast(nn.ModuleDict, module.parametrizations)[name].register_parameter("original", original)
+    module._modules = {name: module._modules[name] for name in order}
     return module
 
 
