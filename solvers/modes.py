@@ -90,8 +90,9 @@ class Grid:
 
         Not ``d`` itself: the slow modes lose so little that rounding ``d`` would change their rate.
         """
-        rates = self.rates.to(step.device).reshape(-1, *([1] * step.dim()))
-        return -torch.expm1(-rates * step.double())
+        rates = self.rates[:-1].to(step.device).reshape(-1, *([1] * step.dim()))
+        lost = -torch.expm1(-rates * step.double())
+        return torch.cat([lost, torch.ones_like(lost[:1])])
 
     def weights(self, alpha: Tensor) -> Tensor:
         """Return the weights of E for orders of any shape: ``(K, *)``, float64, differentiable."""

@@ -114,72 +114,60 @@ class Propagator(Membrane):
         return [*self._past.items, self._jump]
 
 
-class Modes(Membrane):
-    r"""The same solution with its kernel as a sum of exponentials: constant memory, linear time.
+class Integrator(Membrane):
+    r"""The exact solution without a leak: the fractional integral of the held drive.
 
-    With :math:`E(m h) = \sum_k w_k d_k^m` the neuron is a few ordinary leaky membranes that share a threshold:
+    .. math:: v_n = v_0 + \sum_{j \le n} c_{n-j}\, u_j + \sum_{t_k \le t_n} J_k, \qquad
+              c_m = \frac{(t_{m+1})^\alpha - (t_m)^\alpha}{\tau^\alpha\, \Gamma(1 + \alpha)}
 
-    .. math:: x_k = z_k + (1 - d_k)(u_n - z_k), \qquad v_n = v_\text{rest} + \sum_k w_k x_k, \qquad
-        z_k = x_k + J_n
+    A jump :math:`J_k` stays, since nothing draws the potential back. Written step by step, what a past
+    drive adds is the change of its :math:`c`, so that the potential itself need not be remembered.
 
-    with :math:`J_n` what the reset took off. A clamp :math:`c` is an extra drive.
+    Source: Podlubny (1999), Fractional Differential Equations, section 2.3.
 
     Args:
         state: where to start.
-        v_rest: resting potential.
-        loss: :math:`1 - d_k`, ``(K, *)``.
-        weight: :math:`w_k`, ``(K, *)``.
+        kernel: :math:`c_m`, ``(count, *)`` float64, from :meth:`kernel`.
+        memory: what is kept of the past drives.
     """
 
-    def __init__(self, state: State, v_rest: Tensor, loss: Tensor, weight: Tensor) -> None:
-        self.v, self.drive, self._v_rest = state.v, state.drive, v_rest
-        self._modes = start_modes(state, v_rest, len(weight))
-        self._loss, self._weight = (_spread(x, state.v.dim()).to(self._modes) for x in (loss, weight))
-        self._gain = (self._loss * self._weight).sum(0)
+    def __init__(self, state: State, kernel: Tensor, memory: Memory) -> None:
+        self.v, self.drive = state.v, state.drive
+        self._gain = kernel[0].to(state.v.dtype)
+        changes = torch.cat([torch.ones_like(kernel[:1]), kernel.diff(dim=0)])
+        self._past = AdjointHistory(memory, changes, state.v.dtype, state.past, keep=True)
+
+    @staticmethod
+    def kernel(alpha: Tensor, tau: Tensor, dt: float, count: int) -> Tensor:
+        """Return :math:`c_m` for m = 0, ..., ``count - 1``: ``(count, *)``, float64."""
+        alpha, tau = alpha.double(), tau.double()
+        times = torch.arange(1, count + 1, dtype=torch.float64, device=alpha.device) * dt
+        times = times.reshape(-1, *([1] * max(alpha.dim(), tau.dim())))
+        risen = (times / tau) ** alpha * torch.exp(-torch.lgamma(1 + alpha))
+        return torch.cat([risen[:1], risen.diff(dim=0)])
 
     def advance(self, u: Tensor, clamped: Tensor | None) -> Tensor:
         """See :class:`Membrane`."""
-        self._modes = torch.lerp(self._modes, u.to(self._modes).expand_as(self._modes), self._loss)
-        above = (self._weight * self._modes).sum(0)
-        v: Tensor = self._v_rest + above.to(u.dtype)
+        older = self._past.weighted_sum()
+        if clamped is not None:
+            u = torch.where(clamped, -older / self._gain, u)
         self.drive = u
-        if clamped is None:
-            return v
-        clamp = torch.where(clamped, (self.v - self._v_rest - above) / self._gain, 0.0)
-        self._modes = self._modes + self._loss * clamp
-        self.drive = u + clamp.to(u.dtype)
-        held: Tensor = torch.where(clamped, self.v, v)
-        return held
+        v = self.v + older + self._gain * u
+        return v if clamped is None else torch.where(clamped, self.v, v)
 
     def settle(self, before: Tensor, after: Tensor) -> None:
         """See :class:`Membrane`."""
-        self._modes = self._modes + (after - before)
+        self._past.append(self.drive)
         self.v = after
 
     def forget(self, where: Tensor) -> None:
         """See :class:`Membrane`."""
-        self._modes = torch.where(where, (self.v - self._v_rest).to(self._modes), self._modes)
+        self._past.forget(where)
 
     @property
     def past(self) -> list[Tensor]:
         """See :class:`Membrane`."""
-        return list(self._modes.unbind(0))
-
-
-def start_modes(state: State, v_rest: Tensor, count: int) -> Tensor:
-    """Return the modes that a state begins with, ``(K, B, *)``: with no past, each the deviation from rest.
-
-    In double precision wherever there is any: slow modes change by less than single precision can tell.
-    """
-    if len(state.past):
-        return state.past
-    kind = torch.float32 if state.v.device.type == "mps" else torch.float64
-    return (state.v - v_rest).to(kind).expand(count, *state.v.shape)
-
-
-def _spread(value: Tensor, dims: int) -> Tensor:
-    """Return ``(K, *)`` with dimensions of size 1 after the first, to broadcast with ``dims`` others."""
-    return value.reshape(len(value), *([1] * (dims - value.dim() + 1)), *value.shape[1:])
+        return self._past.items
 
 
 class Differences(Membrane):
@@ -192,6 +180,16 @@ class Differences(Membrane):
       outside the derivative (impulsive Caputo equation);
     - ``overwrite``: from after reset to after reset; the derivative sees the reset potential
       (Teka, Marinov and Santamaria 2014, PLoS Comput. Biol. 10(3):e1003526).
+
+    Args:
+        state: where to start.
+        v_rest: resting potential, to which it leaks.
+        kernel: of the scheme, ``(count, *)`` float64.
+        gain: what multiplies leak and drive, in the dtype of the run.
+        memory: what is kept of the past.
+        implicit: whether the leak is that of the new potential.
+        overwrite: see above.
+        leaky: if false, there is no leak.
     """
 
     def __init__(
@@ -204,15 +202,20 @@ class Differences(Membrane):
         *,
         implicit: bool,
         overwrite: bool,
+        leaky: bool = True,
     ) -> None:
         self.v, self.drive, self._v_rest = state.v, state.drive, v_rest
+        self._leaky = leaky
         self._past = AdjointHistory(memory, kernel, state.v.dtype, state.past, keep=True)
         self._gain, self._implicit, self._overwrite = gain, implicit, overwrite
 
     def advance(self, u: Tensor, clamped: Tensor | None) -> Tensor:
         """See :class:`Membrane`."""
+        self.drive = u
         base = self.v - self._past.weighted_sum()
-        if self._implicit:
+        if not self._leaky:
+            v = base + self._gain * u
+        elif self._implicit:
             v = (base + self._gain * (self._v_rest + u)) / (1 + self._gain)
         else:
             v = base + self._gain * (self._v_rest - self.v + u)

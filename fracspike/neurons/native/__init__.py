@@ -6,6 +6,6 @@ Importing this package imports neither Numba nor the operators; the first sequen
 from __future__ import annotations
 
 from .sequence import Levels, Sequence, run
-from .step import Mismatch, Step, plan
+from .step import Mismatch, Step, obstacle, plan
 
-__all__ = ["Levels", "Mismatch", "Sequence", "Step", "plan", "run"]
+__all__ = ["Levels", "Mismatch", "Sequence", "Step", "obstacle", "plan", "run"]

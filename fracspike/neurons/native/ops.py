@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .run import arrays, in_threads
+from .threads import arrays, in_threads
 
 LANES = 64  # neurons of a block, as in the kernels
 KINDS = {"at_least": 0, "above": 1, "soft": 2}

@@ -78,16 +78,35 @@ class Step:
 class Mismatch(Exception):
     """The surrogate does not step as the kernel did."""
 
+    def __str__(self) -> str:
+        return NO_STEP
 
-def plan(surrogate: nn.Module, current: Tensor) -> Step | str:
-    """Return how the kernel shall step for a surrogate; or why it cannot, in words.
+
+NO_STEP = "its surrogate is no step of the sign of its argument"
+
+
+def obstacle(surrogate: nn.Module, current: Tensor) -> str | None:
+    """Return why the kernel cannot step for a surrogate, in words; None if it can."""
+    return None if _known(surrogate) or _probe(surrogate, current) else NO_STEP
+
+
+def _known(surrogate: nn.Module) -> bool:
+    """Return whether a surrogate is one of ours, with its forward unchanged."""
+    return isinstance(surrogate, Surrogate) and type(surrogate).forward in (
+        Surrogate.forward,
+        NoisyThreshold.forward,
+    )
+
+
+def plan(surrogate: nn.Module, current: Tensor) -> Step:
+    """Return how the kernel shall step for a surrogate.
 
     Noise is drawn here, for all steps at once: the same numbers in the same order as step by step.
     """
     trained = any(p.requires_grad for p in surrogate.parameters())
     if isinstance(surrogate, NoisyThreshold) and surrogate.training:
         return _noisy(surrogate, current, trained)
-    if isinstance(surrogate, Surrogate) and type(surrogate).forward in (Surrogate.forward, NoisyThreshold.forward):
+    if isinstance(surrogate, Surrogate) and _known(surrogate):
         return Step(
             kind="above" if surrogate.strict else "at_least",
             slope=1.0,
@@ -98,11 +117,8 @@ def plan(surrogate: nn.Module, current: Tensor) -> Step | str:
             trained=trained,
             certain=True,
         )
-    kind = _probe(surrogate, current)
-    if kind is None:
-        return "its surrogate is no step at 0"
     return Step(
-        kind=kind,
+        kind=_probe(surrogate, current) or "at_least",
         slope=1.0,
         noise=None,
         shift=None,
