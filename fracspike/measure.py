@@ -16,9 +16,12 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd  # torch names no public base classes
 from torch.nn.utils import parametrize
 
-from fracspike.layers.recording import Neuron, memory_kernel, record
-from fracspike.neurons import FractionalLI, FractionalLIF, FractionalNeuron
+from fracspike.layers.recording import Neuron, record
+from fracspike.neurons import FractionalIF, FractionalLI, FractionalLIF, FractionalNeuron
+from fracspike.neurons.exact import TOLERANCE
+from fracspike.neurons.exact import _grid as exact_grid
 from fracspike.neurons.lif import EXACT, SCHEMES
+from fracspike.neurons.membrane import Integrator, Propagator
 from fracspike.solvers import Blocked, Exponentials, Full, Memory, Window, checks
 
 
@@ -190,6 +193,7 @@ def memory_operations(layer: Neuron, steps: int, dtype: torch.dtype = torch.floa
       (a block done by FFT takes fewer, which is not counted);
     - ``Window(n)``: at most n a step;
     - ``Exponentials``: two for each of K modes and step, one to decay it and one to read it;
+    - the exact method's own sum of exponentials likewise;
     - at alpha = 1 the memory is one exponential, which the membrane is: nothing.
 
     A neuron of several variables has a memory for each.
@@ -203,7 +207,17 @@ def memory_operations(layer: Neuron, steps: int, dtype: torch.dtype = torch.floa
         TypeError: if the memory is of a kind whose cost is not known.
     """
     count = checks.positive_int("steps", steps)
-    return sum(_past(layer.memory, kernel, count, dtype) for kernel in _kernels(layer, count + 1))
+    kernels = _kernels(layer, count + 1)
+    if isinstance(layer, FractionalLIF) and layer._modal:
+        return sum(2.0 * _modes(layer, dtype) * count for _ in kernels)
+    return sum(_past(layer.memory, kernel, count, dtype) for kernel in kernels)
+
+
+def _modes(layer: FractionalLIF, dtype: torch.dtype) -> int:
+    """Return how many exponentials the exact method runs for this layer."""
+    run_in = dtype if dtype in TOLERANCE else torch.float32
+    like = torch.zeros((1, *(layer.size or (1,))), dtype=run_in, device=layer.alpha.device)
+    return exact_grid(layer, layer.initial_state(like), run_in).modes
 
 
 def _past(memory: Memory, kernel: Tensor, steps: int, dtype: torch.dtype) -> float:
@@ -222,17 +236,19 @@ def _kernels(layer: Neuron, count: int) -> Iterator[Tensor]:
     """Yield the kernel of each variable of order below 1."""
     if isinstance(layer, FractionalLIF) and layer.terms == 1:
         if bool((layer.alpha != 1).any()):
-            yield (
-                memory_kernel(layer, count)[1:]
-                if layer.method == EXACT
-                else _scheme(layer, [layer.alpha], count)
-            )
+            yield _exact(layer, count) if layer.method == EXACT else _scheme(layer, [layer.alpha], count)
     elif isinstance(layer, FractionalLIF):
         yield _scheme(layer, list(layer.alpha.unbind()), count)
     else:
         for name in layer.order_names:
             if bool((getattr(layer, name) != 1).any()):
                 yield _scheme(layer, [getattr(layer, name)], count)
+
+
+def _exact(layer: FractionalLIF, count: int) -> Tensor:
+    if isinstance(layer, FractionalIF):
+        return Integrator.coefficients(layer.alpha, layer.tau, layer.dt, count)[1]
+    return Propagator.kernel(layer.alpha, layer.tau, layer.dt, count)[1:]
 
 
 def _scheme(layer: Neuron, alphas: list[Tensor], count: int) -> Tensor:

@@ -248,7 +248,7 @@ def test_compiled_networks_give_the_same_spikes_and_gradients() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(3, 4), fs.FractionalLIF(0.6, resistance=3.0, learn=("alpha", "tau")))
     compiled = torch.compile(copy.deepcopy(net), backend="eager")
-    x = current(6, 2, 3)
+    x = 3 * current(6, 2, 3)
     out, same = compiled(x), net(x)
     assert torch.equal(out, same)
     assert same.sum() > 0

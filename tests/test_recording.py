@@ -159,9 +159,12 @@ def test_memory_costs_what_it_keeps() -> None:
     assert cost(Full()) == 100 * 99 / 2
     assert cost(Blocked()) == 100 * 99 / 2
     assert cost(Window(10)) == sum(min(n, 10) for n in range(100))
-    modes = cost(Exponentials(1e-6)) / 200
-    assert modes == int(modes)
-    assert 5 <= modes <= 30
+    for memory, most in ((Exponentials(1e-6), 30), (Exponentials(1e-3), 20), (None, 35)):
+        modes = cost(memory) / 200
+        assert modes == int(modes)
+        assert 5 <= modes <= most
+    by_steps = cost(Exponentials(1e-6), method="l1") / 200
+    assert 5 <= by_steps <= 30
     assert measure.memory_operations(fs.FractionalLIF(1.0), 100) == 0
     two = fs.FractionalIzhikevich(memory=Window(10))
     assert measure.memory_operations(two, 100) == 2 * cost(Window(10))

@@ -147,6 +147,8 @@ def memory_kernel(layer: Neuron, steps: int) -> Tensor:
         raise TypeError(
             f"`layer` must be a linear neuron of one order, which has a kernel; got {type(layer).__name__}"
         )
-    form = Integrator if isinstance(layer, FractionalIF) else Propagator
     with torch.no_grad():
-        return form.kernel(layer.alpha, layer.tau, layer.dt, count)
+        if isinstance(layer, FractionalIF):
+            gain, changes = Integrator.coefficients(layer.alpha, layer.tau, layer.dt, count)
+            return gain * changes.cumsum(0)
+        return Propagator.kernel(layer.alpha, layer.tau, layer.dt, count)
