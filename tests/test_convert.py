@@ -246,6 +246,35 @@ def test_layers_that_return_their_potential_still_do() -> None:
     assert len(synaptic(current, *synaptic.init_synaptic())) == 3
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("options", [{"linear_features": 5}, {"all_to_all": False, "V": -0.6}])
+def test_recurrent_layers_of_snntorch(options: dict[str, Any]) -> None:
+    snn = pytest.importorskip("snntorch")
+    torch.manual_seed(0)
+    layer = snn.RLeaky(beta=0.9, init_hidden=True, **options)
+    current = 0.5 * networks.numbers(40, 3, 5, seed=5)
+    with torch.no_grad():
+        want = torch.stack([layer(x) for x in current])
+    assert 0.05 < want.mean() < 0.9
+    assert torch.equal(fs.convert(layer, alpha=1.0)(current), want)
+
+
+def test_recurrence_comes_back_undecayed_one_step_later() -> None:
+    layer = stand_in("snntorch", "RLeaky", {"beta": 0.9}, recurrent=nn.Linear(1, 1))
+    with torch.no_grad():
+        layer.recurrent.weight.fill_(-0.7)
+        layer.recurrent.bias.zero_()
+    current = 0.8 * networks.numbers(40, 3, 1, seed=5)
+    mem, spikes, want = torch.zeros(3, 1), torch.zeros(3, 1), []
+    for x in current:  # snnTorch's equation
+        mem = 0.9 * mem + x - 0.7 * spikes - (mem > 1).float()
+        spikes = (mem > 1).float()
+        want.append(spikes)
+    got = fs.convert(layer, alpha=1.0)(current)
+    assert got.sum() > 10
+    assert torch.equal(got, torch.stack(want))
+
+
 def test_plain_activations_when_asked() -> None:
     plain = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2), nn.Tanh())
     both = fs.convert(plain, activations=True, alpha=0.6, tau=5.0, threshold=0.5)
@@ -282,7 +311,7 @@ def test_single_steps_given_to_a_converted_network_say_so() -> None:
             "drops the input",
         ),
         (
-            type("RLeaky", (nn.Module,), {"__module__": "snntorch._neurons.rleaky"})(),
+            type("Alpha", (nn.Module,), {"__module__": "snntorch._neurons.alpha"})(),
             TypeError,
             "no counterpart here; known are snntorch.Leaky",
         ),

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fracspike.neurons import FractionalCubaLIF, FractionalIF, FractionalLIF
+from fracspike.neurons import FractionalCubaLIF, FractionalIF, FractionalLIF, RecurrentFractionalLIF
 from fracspike.solvers import checks, mittag_leffler
 
 from .peers import Step, read
@@ -36,8 +36,8 @@ def convert(
 ) -> nn.Module:
     r"""Return a copy of a model whose spiking layers are fractional; its weights are kept.
 
-    Replaced are ``Leaky``, ``Synaptic`` and ``Lapicque`` of snnTorch, ``LIFNode``, ``ParametricLIFNode`` and
-    ``IFNode`` of SpikingJelly, and, if asked for, plain activations. What one step does is kept, and the
+    Replaced are ``Leaky``, ``RLeaky``, ``Synaptic`` and ``Lapicque`` of snnTorch, ``LIFNode``,
+    ``ParametricLIFNode`` and ``IFNode`` of SpikingJelly, and, if asked for, plain activations. What one step does is kept, and the
     memory of the steps before becomes a power law: with :math:`\beta` the decay of a step and :math:`g` the
     effect of a unit of input within it,
 
@@ -78,9 +78,12 @@ def convert(
         raise TypeError(f"`model` must be a module, got {type(model).__name__}")
     wanted = _activation_types(activations)
     names = {module: name for name, module in model.named_modules()}
-    steps = {
-        module: step for module, name in names.items() if (step := read(module, name or "model")) is not None
-    }
+    steps: dict[nn.Module, Step] = {}
+    inside: set[nn.Module] = set()  # parts of layers that are replaced whole
+    for module, name in names.items():
+        if module not in inside and (step := read(module, name or "model")) is not None:
+            steps[module] = step
+            inside |= set(module.modules())
     plain = [module for module in names if type(module) in wanted]
     if not steps and not plain:
         raise ValueError(
@@ -138,6 +141,10 @@ class ReturnsPotential(nn.Module):
         empty = tuple(torch.empty(0) for _ in self.returns)
         return empty[0] if len(empty) == 1 else empty
 
+    def init_rleaky(self) -> tuple[Tensor, Tensor]:
+        """Return empty states for spikes and potential."""
+        return torch.empty(0), torch.empty(0)
+
     init_leaky = init_synaptic = init_lapicque = reset_mem
 
 
@@ -175,6 +182,9 @@ def _neuron(step: Step, alpha: float, name: str, options: dict[str, Any]) -> nn.
         kind = FractionalCubaLIF
         arguments["tau_syn"] = -dt / torch.log(step.synapse)
         arguments["resistance"] = arguments["resistance"] / (1 - step.synapse)
+    if step.recurrent is not None:
+        kind = RecurrentFractionalLIF
+        arguments["recurrent"] = copy.deepcopy(step.recurrent)
     neuron = kind(**{**arguments, **options})
     return ReturnsPotential(neuron, step.returns) if step.returns else neuron
 

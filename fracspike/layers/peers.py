@@ -6,7 +6,7 @@ A layer is known by the name of its class and package, so that neither library n
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -33,6 +33,7 @@ class Step:
         detach_reset: whether gradients stop at the reset.
         learn: which parameters it trains, by our names.
         synapse: decay of a synaptic filter before the membrane, ``i <- synapse i + I``; None without.
+        recurrent: what spikes pass through on their way back to the layer, one step later; None without.
         returns: what the layer returns beside the spikes, by the names of our records.
         steps: ``"s"`` if it takes a step at a time, ``"m"`` if a sequence.
     """
@@ -48,6 +49,7 @@ class Step:
     detach_reset: bool = False
     learn: tuple[str, ...] = ()
     synapse: Tensor | None = None
+    recurrent: nn.Module | None = None
     returns: tuple[str, ...] = ()
     steps: str = "s"
 
@@ -118,6 +120,11 @@ def _leaky(layer: Any, name: str) -> Step:
 def _synaptic(layer: Any, name: str) -> Step:
     _refuse_lossy_zero(layer, name)
     return _snntorch(layer, name, layer.beta, synapse=layer.alpha)
+
+
+def _rleaky(layer: Any, name: str) -> Step:
+    _refuse_lossy_zero(layer, name)
+    return replace(_snntorch(layer, name, layer.beta), recurrent=layer.recurrent)
 
 
 def _lapicque(layer: Any, name: str) -> Step:
@@ -214,6 +221,7 @@ READERS: dict[str, Callable[[Any, str], Step]] = {
     "snntorch.Leaky": _leaky,
     "snntorch.Lapicque": _lapicque,
     "snntorch.Synaptic": _synaptic,
+    "snntorch.RLeaky": _rleaky,
     "spikingjelly.LIFNode": _lif_node,
     "spikingjelly.SimpleLIFNode": _lif_node,
     "spikingjelly.ParametricLIFNode": _parametric_lif_node,
