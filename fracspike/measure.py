@@ -217,7 +217,7 @@ def _modes(layer: FractionalLIF, dtype: torch.dtype) -> int:
     """Return how many exponentials the exact method runs for this layer."""
     run_in = dtype if dtype in TOLERANCE else torch.float32
     like = torch.zeros((1, *(layer.size or (1,))), dtype=run_in, device=layer.alpha.device)
-    return exact_grid(layer, layer.initial_state(like), run_in).modes
+    return int(exact_grid(layer, layer.initial_state(like), run_in).modes)
 
 
 def _past(memory: Memory, kernel: Tensor, steps: int, dtype: torch.dtype) -> float:

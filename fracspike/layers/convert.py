@@ -37,9 +37,9 @@ def convert(
     r"""Return a copy of a model whose spiking layers are fractional; its weights are kept.
 
     Replaced are ``Leaky``, ``RLeaky``, ``Synaptic`` and ``Lapicque`` of snnTorch, ``LIFNode``,
-    ``ParametricLIFNode`` and ``IFNode`` of SpikingJelly, and, if asked for, plain activations. What one step does is kept, and the
-    memory of the steps before becomes a power law: with :math:`\beta` the decay of a step and :math:`g` the
-    effect of a unit of input within it,
+    ``ParametricLIFNode`` and ``IFNode`` of SpikingJelly, and, if asked for, plain activations. What one
+    step does is kept, and the memory of the steps before becomes a power law: with :math:`\beta` the decay
+    of a step and :math:`g` the effect of a unit of input within it,
 
     .. math:: \tau = -dt / \ln\beta, \qquad R = g / (1 - E_\alpha(-(dt/\tau)^\alpha))
 
