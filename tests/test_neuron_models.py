@@ -351,7 +351,37 @@ class Quadratic(FractionalNeuron):
         return (variables[0] + (-1.0 - variables[0]) * spike,)
 
 
+class Leaky(FractionalNeuron):
+    """The linear neuron, written as a nonlinear one, tau = 1."""
+
+    variables = ("v",)
+    constants = {"threshold": 1.0}  # noqa: RUF012
+
+    def rest(self) -> tuple[float]:
+        return (0.0,)
+
+    def rhs(self, current: Tensor, *variables: Tensor) -> tuple[Tensor, ...]:
+        return (current - variables[0],)
+
+    def excess(self, *variables: Tensor) -> Tensor:
+        return variables[0] - self.threshold
+
+    def reset(self, spike: Tensor, *variables: Tensor) -> tuple[Tensor, ...]:
+        return (variables[0] - self.threshold * spike,)
+
+
 class TestOwnModel:
+    @pytest.mark.parametrize("method", ["l1_explicit", "gl_explicit"])
+    @pytest.mark.parametrize("reset_memory", ["jump", "overwrite", "restart"])
+    def test_the_linear_neuron_is_the_linear_neuron(self, reset_memory: str, method: str) -> None:
+        common = {"dt": 0.2, "reset_memory": reset_memory, "method": method}
+        drive = 2 * current("lif", 80)
+        ours, theirs = Leaky(0.7, **common).simulate(drive), FractionalLIF(0.7, 1.0, **common).simulate(drive)
+        assert ours.spikes.sum() > 60
+        assert torch.equal(ours.spikes, theirs.spikes)
+        torch.testing.assert_close(ours.voltage, theirs.voltage, rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(ours.pre_reset, theirs.pre_reset, rtol=1e-9, atol=1e-11)
+
     def test_one_class_is_a_neuron(self) -> None:
         neuron = Quadratic(0.8, dt=0.05, learn=("k", "alpha"), size=(3,), surrogate="atan")
         spikes = neuron(torch.full((100, 2, 3), 4.0))

@@ -50,7 +50,7 @@ def first_spike(alpha: float, tau: float, drive: float, threshold: float = 1.0) 
 # dt = 0.2, 0.1, 0.05, 0.0025, at alpha 0.5 and 0.8; constant drive 1.5, threshold 1, T = 20
 COUNTS = {
     "jump": {"tau": 1.0, "reset": "value", 0.5: (3, 3, 3), 0.8: (8, 9, 9)},
-    "restart": {"tau": 1.0, "reset": "value", 0.5: (9, 9, 9), 0.8: (14, 15, 16)},
+    "restart": {"tau": 1.0, "reset": "value", 0.5: (9, 9, 9), 0.8: (14, 16, 16)},
     "overwrite": {"tau": 1.0, "reset": "subtract", 0.5: (18, 35, 133), 0.8: (17, 23, 38)},
     "current": {"tau": 2.0, "reset": "subtract", 0.5: (69, 288, 5964), 0.8: (87, 358, 7259)},
 }
