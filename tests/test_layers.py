@@ -274,6 +274,23 @@ def test_printed_layers_say_their_parameters() -> None:
         assert part in text
 
 
+@pytest.mark.parametrize("scale", [1.0, 1.7, torch.tensor([1.0, 1.5, 2.0, 0.5])])
+def test_reset_scale_is_the_same_compiled(scale: float | Tensor) -> None:
+    x = 3 * current(60, 3, 4).double()
+    found = []
+    for backend in ("torch", "native"):
+        layer = fs.FractionalLIF(
+            0.6, v_rest=-0.5, reset_scale=scale, backend=backend, learn=("alpha", "threshold")
+        )
+        inputs = x.clone().requires_grad_()
+        run = layer.simulate(inputs)
+        (run.spikes.cumsum(0).sum() + run.voltage.square().sum()).backward()
+        found.append([run.spikes, run.voltage, inputs.grad, *(p.grad for p in layer.parameters())])
+    assert found[0][0].sum() > 20
+    for ours, theirs in zip(*found, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-8, atol=1e-8)
+
+
 def test_reset_scale_takes_off_that_many_heights() -> None:
     run = fs.FractionalLIF(0.6, resistance=10.0, reset_scale=2.5).simulate(torch.ones(1, 1))
     assert run.spikes.item() == 1

@@ -15,7 +15,7 @@ from fracspike.solvers.modes import Grid, choose
 from . import native
 from .backend import Choice
 from .modal import Modes, start_modes
-from .reset import RESETS
+from .reset import RESETS, height
 from .state import Simulation, State
 
 if TYPE_CHECKING:
@@ -91,8 +91,6 @@ def obstacle(lif: FractionalLIF, current: Tensor) -> str | None:
         )
     if lif.reset_memory == "current":
         return "reset_memory='current' decides on a spike before the step, which is not compiled"
-    if lif.reset == "subtract" and bool((lif.reset_scale != 1).any()):
-        return "a reset_scale other than 1 is not compiled"
     for name in ("_membrane", "_loop", "_feedback", "_march"):
         if getattr(type(lif), name) is not getattr(FractionalLIF, name):
             return f"{type(lif).__name__} has a step of its own, which is not compiled"
@@ -133,7 +131,7 @@ def _native(lif: FractionalLIF, current: Tensor, state: State, traces: bool) -> 
     levels = native.Levels(
         resistance=lif.resistance,
         threshold=lif.threshold.double() - rest,
-        v_reset=lif.v_reset.double() - rest,
+        v_reset=height(lif).double() if lif.reset == "subtract" else lif.v_reset.double() - rest,
         decay=1 - grid.losses(lif.dt / tau),
         weight=grid.weights(alpha),
         moves=moves,

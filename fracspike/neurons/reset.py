@@ -26,7 +26,12 @@ def subtract(v: Tensor, s: Tensor, at: Levels) -> Tensor:
 
     The scale c is 1, unless a neuron of another library has it otherwise.
     """
-    return v - (at.reset_scale * (at.threshold - at.v_rest)).to(v.dtype) * s
+    return v - height(at).to(v.dtype) * s
+
+
+def height(at: Levels) -> Tensor:
+    r"""Return what a soft reset takes off, :math:`c\,(\theta - v_\text{rest})`."""
+    return at.reset_scale * (at.threshold - at.v_rest)
 
 
 def to_value(v: Tensor, s: Tensor, at: Levels) -> Tensor:

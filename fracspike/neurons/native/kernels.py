@@ -52,11 +52,11 @@ def _fire(v, level, noise, spike, kind, slope):
 
 
 @njit(**OPTIONS)
-def _jump(jump, v, spike, threshold, v_reset, reset):
-    """Write what the reset adds to a row of potentials."""
+def _jump(jump, v, spike, v_reset, reset):
+    """Write what the reset adds to a row of potentials; a soft one takes ``v_reset`` off."""
     if reset == SUBTRACT:
         for i in range(len(spike)):
-            jump[i] = -threshold[i] * spike[i]
+            jump[i] = -v_reset[i] * spike[i]
     elif reset == VALUE:
         for i in range(len(spike)):
             jump[i] = (v_reset[i] - v[i]) * spike[i]
@@ -96,7 +96,7 @@ def forward(
         decay: ``(K, 1)``, or ``(K, M)`` for neurons of their own; K a multiple of 4; and so is weight.
         weight: of the modes.
         threshold: as said.
-        v_reset: as said.
+        v_reset: after a hard reset, or what a soft one takes off.
         noise: ``(T, M)`` added to ``slope * x`` before the step, or ``(0, M)``.
         z_in: modes at the start ``(K, M)`` float64.
         v_in: potential at the start, after reset.
@@ -176,7 +176,7 @@ def forward(
                             spike[i] = 0.0
                         left[i] = period if spike[i] > HALF else max(left[i] - 1, 0)
                 copy(s_out[t, j : j + n], spike)
-                _jump(jump[m, :n], v, spike[:n], threshold[j : j + n], v_reset[j : j + n], reset)
+                _jump(jump[m, :n], v, spike[:n], v_reset[j : j + n], reset)
                 for i in range(LANES):
                     after[i] = v[i] + jump[m, i]
             if at_once == STEPS and start + STEPS < T:
@@ -258,7 +258,7 @@ def adjoint(
             _powers(d, along[p], kernel_along[p])
             common_along[p] = along[p, :, 0]
         common_d, common_w = d[:, 0].copy(), w[:, 0].copy()
-        th, vr, r = threshold[j : j + n], v_reset[j : j + n], resistance[j : j + n]
+        vr, r = v_reset[j : j + n], resistance[j : j + n]
         q[:] = 0.0
         dv[:] = 0.0
         result[:] = 0.0
@@ -317,7 +317,7 @@ def adjoint(
                     for i in range(n):
                         if not math.isnan(clamp[t, j + i]):
                             u[i] += clamp[t, j + i]
-                _jump(jump[:n], v, spike[:n], th, vr, reset)
+                _jump(jump[:n], v, spike[:n], vr, reset)
                 combine(change, u, jump, u_next)
                 if restart:
                     for i in range(n):
@@ -333,10 +333,10 @@ def adjoint(
                 copy(at_s[:n], grad_s[t, j : j + n])
                 if reset == SUBTRACT:
                     for i in range(n):
-                        d_th[i] -= reach[i] * spike[i]
+                        d_vr[i] -= reach[i] * spike[i]
                     if not detach:
                         for i in range(n):
-                            at_s[i] -= reach[i] * th[i]
+                            at_s[i] -= reach[i] * vr[i]
                 elif reset == VALUE:
                     for i in range(n):
                         d_vr[i] += reach[i] * spike[i]

@@ -20,7 +20,7 @@ class Levels:
     Attributes:
         resistance: as said.
         threshold: as said.
-        v_reset: as said.
+        v_reset: after a hard reset; with a soft one, what it takes off.
         decay: of the modes, ``(K, *)``.
         weight: of the modes, ``(K, *)``; carries no gradient, but may move with parameters:
         moves: pairs of a parameter and the derivative of the weights in it, ``(K, *)``.
