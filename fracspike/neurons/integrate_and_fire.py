@@ -33,6 +33,8 @@ class FractionalIF(FractionalLIF):
     tensor([0.5642, 0.7979, 0.9772, 1.1284])
     """
 
+    leaky = False
+
     def _membrane(self, state: State, steps: int, dtype: torch.dtype) -> Membrane:
         count = len(state.past) + steps + 1
         if self.method == EXACT:

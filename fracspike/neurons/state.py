@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fracspike.solvers import checks
+from fracspike.solvers.modes import Grid
 
 
 @dataclass(frozen=True)
@@ -16,11 +17,13 @@ class State:
 
     Attributes:
         v: membrane potential after reset, ``(B, *)``.
-        past: what the memory holds, oldest first, ``(n, B, *)``.
+        past: what the memory holds: its items, oldest first, or its modes, ``(n, B, *)``.
         drive: resistance times the current of the last step, ``(B, *)``.
         refractory: steps for which the neuron is still held, ``(B, *)``, whole numbers.
         kind: method and reset memory that made the state; only the same may go on from it.
         extra: what else a neuron carries, by name: further variables ``(B, *)``, or states of its parts.
+        grid: the rates of the modes, if the memory is a sum of exponentials.
+        steps: how many steps were made, if it has a horizon.
     """
 
     v: Tensor
@@ -29,6 +32,8 @@ class State:
     refractory: Tensor
     kind: str
     extra: dict[str, Tensor | State] = field(default_factory=dict)
+    grid: Grid | None = None
+    steps: int = 0
 
     def detach(self) -> State:
         """Return the state cut from the graph: truncated backpropagation through time."""
