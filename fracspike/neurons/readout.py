@@ -88,4 +88,5 @@ class FractionalLI(FractionalLIF):
 
     def extra_repr(self) -> str:
         """Return the parameters, for printing."""
-        return f"{self._numbers()}, dt={self.dt:g}, method={self.method!r}, memory={self.memory!r}, backend={self.backend!r}"
+        numbers = f"{self._numbers()}, dt={self.dt:g}"
+        return f"{numbers}, method={self.method!r}, memory={self.memory!r}, backend={self.backend!r}"
