@@ -72,16 +72,17 @@ def gradients(layer: nn.Module, drive: Tensor) -> tuple[Tensor, tuple[Tensor, ..
 def test_adjoint_equals_plain_autograd_through_hard_spikes(
     name: str, reset_memory: str, kept: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Whatever runs it, with either memory, against a graph over the full past."""
     own = {} if name == "li" else {"surrogate": "atan", "reset_memory": reset_memory}
-    drive, results = current(name, 40), []
-    for way in ("adjoint", "autograd"):
-        monkeypatch.setattr(membrane, "AdjointHistory", GRADIENTS[way])
-        choice = {} if name in LINEAR else {"gradient": way}
-        layer = build(name, learn=LEARNABLE[name], size=(N,), memory=kept, **own, **choice)
-        results.append(gradients(layer, drive))
-    (spikes, found), (same, expected) = results
+    shared = {"learn": LEARNABLE[name], "size": (N,), **own}
+    drive = current(name, 40)
+    spikes, found = gradients(build(name, memory=kept, **shared), drive)
+    monkeypatch.setattr(membrane, "AdjointHistory", GRADIENTS["autograd"])
+    choice = {} if name in LINEAR else {"gradient": "autograd"}
+    same, expected = gradients(build(name, memory=Full(), **shared, **choice), drive)
     assert torch.equal(spikes, same)
     assert name == "li" or spikes.sum() > 5
+    close = 1e-9 if isinstance(kept, Full) else 3e-6  # the kernel is met to 1e-9, its slope to less
     for a, b in zip(found, expected, strict=True):
         assert b.abs().max() > 0
-        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10 * b.abs().max().item())
+        torch.testing.assert_close(a, b, rtol=close, atol=close * b.abs().max().item())

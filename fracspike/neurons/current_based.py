@@ -67,7 +67,8 @@ class FractionalCubaLIF(FractionalLIF):
             checks.order("alpha_syn", alpha_syn),
             checks.real("tau_syn", tau_syn, above=0.0),
             dt=self.dt,
-            memory=self.memory,
+            memory=kwargs.get("memory"),
+            backend=kwargs.get("backend", "auto"),
             learn=[OWN[name] for name in sorted(learned & OWN.keys())],
             size=self.size,
         )
