@@ -39,15 +39,17 @@ class Step:
     trained: bool
     certain: bool
 
-    def slopes(self, before: Tensor, threshold: Tensor, expected: Tensor) -> Tensor:
-        """Return the derivative on whole sequences, ``(T, *)``.
+    def slopes(
+        self, before: Tensor, threshold: Tensor, expected: Tensor, out: Tensor | None = None
+    ) -> Tensor:
+        """Return the derivative on whole sequences, ``(T, *)``, in ``out`` if given (it may be ``before``).
 
         Raises:
             Mismatch: if the surrogate's spikes are not the ``expected`` ones.
         """
         if torch.compiler.is_compiling():  # the compiler fuses better than chunks would
             return self._slopes(before, threshold, self.noise, expected)
-        result = torch.empty_like(before)
+        result = torch.empty_like(before) if out is None else out
         rows = max(1, CHUNK // max(1, before[0].numel()))
 
         def evaluate(start: int) -> None:
@@ -98,10 +100,10 @@ NO_STEP = "its surrogate is no step of the sign of its argument"
 
 def obstacle(surrogate: nn.Module, current: Tensor) -> str | None:
     """Return why the kernel cannot step for a surrogate, in words; None if it can."""
-    return None if _known(surrogate) or _probe(surrogate, current) else NO_STEP
+    return None if known(surrogate) or _probe(surrogate, current) else NO_STEP
 
 
-def _known(surrogate: nn.Module) -> bool:
+def known(surrogate: nn.Module) -> bool:
     """Return whether a surrogate is one of ours, with its forward unchanged."""
     return isinstance(surrogate, Surrogate) and type(surrogate).forward in (
         Surrogate.forward,
@@ -117,7 +119,7 @@ def plan(surrogate: nn.Module, current: Tensor) -> Step:
     trained = any(p.requires_grad for p in surrogate.parameters())
     if isinstance(surrogate, NoisyThreshold) and surrogate.training:
         return _noisy(surrogate, current, trained)
-    if isinstance(surrogate, Surrogate) and _known(surrogate):
+    if isinstance(surrogate, Surrogate) and known(surrogate):
         return Step(
             kind="above" if surrogate.strict else "at_least",
             slope=1.0,
