@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from fracspike.solvers import Exponentials
-from fracspike.solvers.modes import Grid, choose
+from fracspike.solvers import Exponentials, modes
 
 from . import native
 from .backend import Choice
@@ -80,7 +79,9 @@ def choose_backend(lif: FractionalLIF, current: Tensor) -> Choice:
     reason = obstacle(lif, current)
     if reason is not None:
         return Choice("torch", reason)
-    return Choice("native", "backend='native' was asked for" if lif.backend == "native" else "it can run this")
+    return Choice(
+        "native", "backend='native' was asked for" if lif.backend == "native" else "it can run this"
+    )
 
 
 def obstacle(lif: FractionalLIF, current: Tensor) -> str | None:
@@ -144,15 +145,15 @@ def _native(
         tol=memory.tol,
     )
     grid = None if torch.compiler.is_compiling() else _grid(lif, state, memory)
-    modes = state.past.double()
+    past = state.past.double()
     if traces and grid is not None:
-        modes = start_modes(state, lif.v_rest, grid.modes)
+        past = start_modes(state, lif.v_rest, grid.modes)
     step = native.plan(lif.surrogate, current)
     try:
         found = native.run(
-            current, neuron, step, grid, modes, state.v.double() - rest, state.refractory, traces=traces
+            current, neuron, step, grid, past, state.v.double() - rest, state.refractory, traces=traces
         )
-    except native.Mismatch as mismatch:
+    except native.MismatchError as mismatch:
         if lif.backend == "native":
             refuse(lif, current, str(mismatch))
         return None
@@ -181,10 +182,10 @@ def _memory(lif: FractionalLIF, dtype: torch.dtype) -> Exponentials:
     return replace(lif.memory, tol=TOLERANCE.get(dtype, lif.memory.tol)) if lif._by_dtype else lif.memory
 
 
-def _grid(lif: FractionalLIF, state: State, memory: Exponentials) -> Grid:
+def _grid(lif: FractionalLIF, state: State, memory: Exponentials) -> modes.Grid:
     """Return the rates: those the state was made with, else the fewest that serve."""
     if state.grid is None:
-        return choose(lif.alpha, lif.dt / lif.tau.detach().double(), memory.horizon, memory.tol)
+        return modes.choose(lif.alpha, lif.dt / lif.tau.detach().double(), memory.horizon, memory.tol)
     if state.grid.error(lif.alpha) > DRIFT * memory.tol:
         raise ValueError(
             "`state` must come from a neuron of about this alpha: its modes no longer serve; start from rest"

@@ -6,6 +6,6 @@ Importing this package imports neither Numba nor the operators; the first sequen
 from __future__ import annotations
 
 from .sequence import Neuron, Sequence, run
-from .step import Mismatch, Step, known, obstacle, plan
+from .step import MismatchError, Step, known, obstacle, plan
 
-__all__ = ["Mismatch", "Neuron", "Sequence", "Step", "known", "obstacle", "plan", "run"]
+__all__ = ["MismatchError", "Neuron", "Sequence", "Step", "known", "obstacle", "plan", "run"]

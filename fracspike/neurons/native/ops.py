@@ -113,8 +113,8 @@ def _like_potential(current: Tensor, hold: Tensor, period: int) -> tuple[Tensor,
 
 @potential.register_fake
 def _(
-    current: Tensor, resistance: Any, alpha: Any, tau: Any, threshold: Any, v_reset: Any, noise: Any, z: Tensor,
-    v: Any, hold: Tensor, shape: Any, dt: Any, grid: Any, horizon: Any, tol: Any, kind: Any, slope: Any,
+    current: Tensor, resistance: Any, alpha: Any, tau: Any, threshold: Any, v_reset: Any, noise: Any,
+    z: Tensor, v: Any, hold: Tensor, shape: Any, dt: Any, grid: Any, horizon: Any, tol: Any, kind: Any, slope: Any,
     reset: Any, restart: Any, period: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     before, s, clamp, left = _like_potential(current, hold, period)
@@ -147,7 +147,7 @@ def spikes(
     detach: bool,
     want_v: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return spikes, potential before reset (if wanted) and modes at the end, as functions of all they follow from.
+    """Return spikes, potential before reset and modes at the end, as functions of all they follow from.
 
     Args:
         current: and the next seven as in `potential`.
@@ -161,7 +161,7 @@ def spikes(
         before: from `potential`, and so are ``s``, ``clamp`` and ``z_out``.
         s: as said.
         derivative: of the step in the potential, ``(T, M)``.
-        smooth: what carries the gradient in a surrogate's own parameters, ``(T, M)``; empty if there are none.
+        smooth: carries the gradient in a surrogate's own parameters, ``(T, M)``; empty without any.
         clamp: as said.
         z_out: as said.
         shape: and the next four as in `potential`.
@@ -215,9 +215,9 @@ def adjoint(
     grad_v: Tensor,
     grad_z: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return the gradients in current, resistance, alpha, tau, threshold, v_reset, z, v and the spikes all told.
+    """Return gradients in current, resistance, alpha, tau, threshold, v_reset, z, v, and the spikes all told.
 
-    Those in alpha and tau are for each neuron, ``(M,)``, or empty unless ``move``; arguments are as in `spikes`.
+    Those in alpha and tau have their shapes, and no meaning unless ``move``; arguments are as in `spikes`.
     """
     from . import kernels
 
@@ -229,7 +229,20 @@ def adjoint(
     d_current, d_resistance, d_threshold, d_v_reset, d_v, d_s = _like_adjoint(current, threshold, want_s)
     d_along, d_start = threshold.new_empty((len(tangent), size)), torch.empty_like(start)
     tail = padded(grad_z)
-    parts = (current, resistance, decay, weight, tangent, threshold, v_reset, start, derivative, s, before, clamp)
+    parts = (
+        current,
+        resistance,
+        decay,
+        weight,
+        tangent,
+        threshold,
+        v_reset,
+        start,
+        derivative,
+        s,
+        before,
+        clamp,
+    )
     outputs = (d_current, d_resistance, d_along, d_threshold, d_v_reset, d_start, d_v, d_s)
     options = (reset, restart, detach)
     incoming = arrays(grad_s, grad_v, tail)
@@ -253,7 +266,14 @@ def _like_adjoint(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     rows, size = current.shape
     one, two, three, four = (torch.empty_like(threshold) for _ in range(4))
-    return _empty((rows, size), current), one, two, three, four, _empty((rows if want_s else 0, size), current)
+    return (
+        _empty((rows, size), current),
+        one,
+        two,
+        three,
+        four,
+        _empty((rows if want_s else 0, size), current),
+    )
 
 
 @adjoint.register_fake
@@ -271,7 +291,9 @@ def _(
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    current, resistance, alpha, tau, threshold, v_reset, z, v, before, _, derivative, smooth, clamp = inputs[:13]
+    current, resistance, alpha, tau, threshold, v_reset, z, v, before, _, derivative, smooth, clamp = inputs[
+        :13
+    ]
     *ctx.modes, reset, restart, detach, _ = inputs[14:]
     ctx.reset = (reset, restart, detach)
     if reset != RESETS["value"] and not restart:
@@ -322,7 +344,7 @@ class Spikes(torch.autograd.Function):
 
 def _no_second(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
     raise RuntimeError(
-        "the native backend has no second derivative; build the layer with backend='torch', which has them all"
+        "the native backend has no second derivative; build the layer with backend='torch', which has"
     )
 
 

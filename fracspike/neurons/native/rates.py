@@ -22,7 +22,8 @@ def unpack(numbers: Sequence[float], alpha: Tensor, step: Tensor, horizon: int, 
     """Return the grid of :func:`pack`; without numbers, the one that serves these orders and steps."""
     if not numbers:
         return choose(alpha, step, horizon, tol)
-    return Grid(*numbers[:-1], narrow=bool(numbers[-1]))
+    tol, first, last, density, slowest, fastest, narrow = numbers
+    return Grid(tol, first, last, density, slowest, fastest, bool(narrow))
 
 
 def modes(
@@ -30,7 +31,7 @@ def modes(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return decays and weights ``(K, 1)``, or ``(K, M)`` for neurons of their own, K a multiple of 4.
 
-    Third come the derivatives of the weights in alpha and in log tau at fixed decays, ``(2, K, *)``, or nothing.
+    Third, the derivatives of the weights in alpha and in log tau at fixed decays, ``(2, K, *)``; or none.
     """
     shared = alpha.numel() == 1 and step.numel() == 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -88,7 +89,7 @@ def run(
         traces: whether potentials are wanted.
 
     Raises:
-        Mismatch: if the surrogate does not step as the plan said.
+        MismatchError: if the surrogate does not step as the plan said.
     """
     from . import ops
 
@@ -107,8 +108,8 @@ def run(
     parts = (flat, resistance, alpha, tau, threshold, v_reset)
     with torch.no_grad():
         before, spikes, clamp, end, left = ops.potential(
-            *(part.detach() for part in parts), shift, start.detach(), v.detach(), hold.reshape(size).contiguous(),
-            *where, ops.KINDS[step.kind], step.slope, reset, neuron.restart, neuron.period,
+            *(part.detach() for part in parts), shift, start.detach(), v.detach(),
+            hold.reshape(size).contiguous(), *where, ops.KINDS[step.kind], step.slope, reset, neuron.restart, neuron.period,
         )  # fmt: skip
     level = neuron.threshold.to(current.dtype)
     trace, fired = before.reshape(current.shape), spikes.reshape(current.shape)
@@ -121,7 +122,7 @@ def run(
         smooth = before.new_empty(0)
         if step.trained:
             smooth = step.spikes((trace - level).detach(), step.noise).reshape(flat.shape)
-        function = ops.spikes if compiling else ops.Spikes.apply
+        function: Any = ops.spikes if compiling else ops.Spikes.apply
         spikes, before, end = function(
             *parts, start, v, before, spikes, derivative.reshape(flat.shape), smooth, clamp, end,
             *where, reset, neuron.restart, neuron.detach, traces,

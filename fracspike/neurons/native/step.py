@@ -45,7 +45,7 @@ class Step:
         """Return the derivative on whole sequences, ``(T, *)``, in ``out`` if given (it may be ``before``).
 
         Raises:
-            Mismatch: if the surrogate's spikes are not the ``expected`` ones.
+            MismatchError: if the surrogate's spikes are not the ``expected`` ones.
         """
         if torch.compiler.is_compiling():  # the compiler fuses better than chunks would
             return self._slopes(before, threshold, self.noise, expected)
@@ -74,21 +74,21 @@ class Step:
             x = x.detach().requires_grad_()
             spikes = self.spikes(x, noise)
             if not self.certain and not torch.equal(spikes.detach(), expected):
-                raise Mismatch
+                raise MismatchError
             if not spikes.requires_grad:  # a step without any surrogate
                 return torch.zeros_like(x)
             found: Tensor | None = torch.autograd.grad(spikes.sum(), x, allow_unused=True)[0]
         return torch.zeros_like(x) if found is None else found
 
     def check(self, before: Tensor, threshold: Tensor, expected: Tensor) -> None:
-        """Raise Mismatch unless the surrogate gives the ``expected`` spikes."""
+        """Raise MismatchError unless the surrogate gives the ``expected`` spikes."""
         if not self.certain:
             with torch.no_grad():
                 if not torch.equal(self.spikes(before - threshold, self.noise), expected):
-                    raise Mismatch
+                    raise MismatchError
 
 
-class Mismatch(Exception):
+class MismatchError(Exception):
     """The surrogate does not step as the kernel did."""
 
     def __str__(self) -> str:
@@ -125,7 +125,7 @@ def plan(surrogate: nn.Module, current: Tensor) -> Step:
             slope=1.0,
             noise=None,
             shift=None,
-            spikes=lambda x, noise: surrogate(x),  # type: ignore[no-any-return]
+            spikes=lambda x, noise: surrogate(x),
             derivative=lambda x, noise: surrogate.derivative(x),
             trained=trained,
             certain=True,
@@ -135,7 +135,7 @@ def plan(surrogate: nn.Module, current: Tensor) -> Step:
         slope=1.0,
         noise=None,
         shift=None,
-        spikes=lambda x, noise: surrogate(x),  # type: ignore[no-any-return]
+        spikes=lambda x, noise: surrogate(x),
         derivative=None,
         trained=trained,
         certain=False,
@@ -170,6 +170,10 @@ def _probe(surrogate: nn.Module, current: Tensor) -> str | None:
     except Exception:  # whatever it is, the loop over time will meet it and say so
         return None
     for kind, expected in (("at_least", x >= 0), ("above", x > 0)):
-        if isinstance(spikes, Tensor) and spikes.shape == x.shape and torch.equal(spikes, expected.to(x.dtype)):
+        if (
+            isinstance(spikes, Tensor)
+            and spikes.shape == x.shape
+            and torch.equal(spikes, expected.to(x.dtype))
+        ):
             return kind
     return None
