@@ -19,10 +19,10 @@ from torch.nn.utils import parametrize
 from fracspike.layers.recording import Neuron, record
 from fracspike.neurons import FractionalIF, FractionalLI, FractionalLIF, FractionalNeuron
 from fracspike.neurons.exact import TOLERANCE
-from fracspike.neurons.exact import _grid as exact_grid
 from fracspike.neurons.lif import EXACT, SCHEMES
 from fracspike.neurons.membrane import Integrator, Propagator
 from fracspike.solvers import Blocked, Exponentials, Full, Memory, Window, checks
+from fracspike.solvers.modes import choose
 
 
 def spike_counts(spikes: Tensor) -> Tensor:
@@ -215,9 +215,9 @@ def memory_operations(layer: Neuron, steps: int, dtype: torch.dtype = torch.floa
 
 def _modes(layer: FractionalLIF, dtype: torch.dtype) -> int:
     """Return how many exponentials the exact method runs for this layer."""
-    run_in = dtype if dtype in TOLERANCE else torch.float32
-    like = torch.zeros((1, *(layer.size or (1,))), dtype=run_in, device=layer.alpha.device)
-    return int(exact_grid(layer, layer.initial_state(like), run_in).modes)
+    memory = cast(Exponentials, layer.memory)
+    tol = TOLERANCE.get(dtype, TOLERANCE[torch.float32]) if layer._by_dtype else memory.tol
+    return int(choose(layer.alpha, layer.dt / layer.tau.double(), memory.horizon, tol).modes)
 
 
 def _past(memory: Memory, kernel: Tensor, steps: int, dtype: torch.dtype) -> float:
