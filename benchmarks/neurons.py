@@ -1,15 +1,17 @@
 """Time and memory of a fractional layer beside memoryless layers and spikeDE, in the same run.
 
 Run ``python benchmarks/neurons.py`` where snnTorch and SpikingJelly can be imported (``--peers PATH`` adds
-a folder to the import path), and ``--spikede PATH`` with a checkout to add spikeDE; what is missing is left out.
-The work of every case: forward and backward of a layer over ``(T, B, N)``, float32, the gradient that of a
-weighted sum of the spikes, in the input (and for us in alpha and tau too). Ours has alpha 0.6 and a memory of
-tolerance 1e-6. snnTorch's input is unbound once and its steps stacked; SpikingJelly runs in multi-step mode.
+a folder to the import path), and ``--spikede PATH`` with a checkout to add spikeDE; what is missing is left
+out. The work of every case: forward and backward of a layer over ``(T, B, N)``, float32, the gradient that
+of a weighted sum of the spikes, in the input (and for us in alpha and tau too). Ours has alpha 0.6 and a
+memory of tolerance 1e-6. snnTorch's input is unbound once and its steps stacked; SpikingJelly runs in
+multi-step mode.
 
-Cases of a shape are timed in turn, round after round, so that other load falls on all alike; the least of the
-rounds counts, as processor time with ``--threads 1``, which other load disturbs less. Everything from the call to the end of the backward pass is counted: the choice of modes, the
-derivative of the spikes, starting threads. The first call, which compiles or loads from the disk, is printed
-by itself. Memory and spikeDE are measured in processes of their own.
+The cases of a shape are timed in turn, round after round, so that other load falls on all alike; the least
+of the rounds counts, as processor time with ``--threads 1``, which other load disturbs less. Everything from
+the call to the end of the backward pass is counted: the choice of modes, the derivative of the spikes,
+starting threads. The first call, which compiles or loads from the disk, is printed by itself. Memory and
+spikeDE are measured in processes of their own.
 """
 
 from __future__ import annotations
