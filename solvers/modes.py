@@ -221,7 +221,7 @@ def _fit(grid: Grid, alpha: Tensor, *, slope: bool) -> tuple[list[Tensor], float
     """Return the weights of E (and of its slope) for a few orders, ``(K - 1, len(alpha))``, and how good."""
     t = _times(grid.first, grid.last)
     values = [_relaxation(grid.first, grid.last, tuple(alpha.tolist()))]
-    fallen, risen = max(FLOOR, LEAST / grid.tol), ROUNDING / grid.tol
+    fallen, risen = max(FLOOR, min(LEAST / grid.tol, 0.1)), min(ROUNDING / grid.tol, 0.1)
     exact = torch.minimum(values[0].clamp(min=fallen), (1 - values[0]).clamp(min=risen))
     scale = exact.log().mean(1, keepdim=True).exp()
     powers = torch.exp(-grid.rates[:-1] * t.unsqueeze(1))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import math
+from pathlib import Path
 
 import mpmath
 import numpy as np
@@ -312,6 +314,24 @@ class TestNonlinear:
                 gaps[key].append((values[-1] - limit[key][-1]).abs().item())
         for coarse, fine in gaps.values():
             assert math.log2(coarse / fine) > 0.8
+
+    @pytest.mark.parametrize("orders", [("0.8", "0.8"), ("0.9", "0.6")])
+    def test_adex_against_pycaputo(self, orders: tuple[str, str]) -> None:
+        """Both are of first order, so both are extrapolated to dt = 0."""
+        with (Path(__file__).parent / "reference" / "pycaputo_adex.csv").open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if (row["alpha_v"], row["alpha_w"]) == orders]
+        theirs = [[float(row[key]) for key in ("v", "w", "first_spike")] for row in rows]
+        units = {"C": 1, "g_leak": 1, "E_leak": -5, "V_T": 0, "Delta_T": 1, "V_r": -5, "peak": 3}
+        ours = []
+        for dt in (0.01, 0.005):
+            alpha = dict(zip(("v", "w"), map(float, orders), strict=True))
+            neuron = FractionalAdEx(alpha, dt=dt, tau_w=2, a=0.3, b=0.5, **units)
+            run, half = neuron.simulate(constant(7.0, round(2.4 / dt))), round(0.5 / dt) - 1
+            first = dt * (1 + run.spikes[:, 0].argmax().item())
+            ours.append([run.voltage[half, 0].item(), run.variables["w"][half, 0].item(), first])
+        found, expected = (2 * np.array(fine) - np.array(coarse) for coarse, fine in (ours, theirs))
+        np.testing.assert_allclose(found[:2], expected[:2], atol=2e-4)
+        assert ours[1][2] == pytest.approx(expected[2], abs=0.012)
 
     def test_memory_of_past_spikes_makes_it_adapt(self) -> None:
         """Without its recovery variable it is regular at order one, and slows down below."""

@@ -114,8 +114,8 @@ def _like_potential(current: Tensor, hold: Tensor, period: int) -> tuple[Tensor,
 @potential.register_fake
 def _(
     current: Tensor, resistance: Any, alpha: Any, tau: Any, threshold: Any, v_reset: Any, noise: Any,
-    z: Tensor, v: Any, hold: Tensor, shape: Any, dt: Any, grid: Any, horizon: Any, tol: Any, kind: Any, slope: Any,
-    reset: Any, restart: Any, period: int,
+    z: Tensor, v: Any, hold: Tensor, shape: Any, dt: Any, grid: Any, horizon: Any, tol: Any, kind: Any,
+    slope: Any, reset: Any, restart: Any, period: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     before, s, clamp, left = _like_potential(current, hold, period)
     return before, s, clamp, torch.empty_like(z), left

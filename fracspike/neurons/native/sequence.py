@@ -109,7 +109,8 @@ def run(
     with torch.no_grad():
         before, spikes, clamp, end, left = ops.potential(
             *(part.detach() for part in parts), shift, start.detach(), v.detach(),
-            hold.reshape(size).contiguous(), *where, ops.KINDS[step.kind], step.slope, reset, neuron.restart, neuron.period,
+            hold.reshape(size).contiguous(), *where, ops.KINDS[step.kind], step.slope, reset,
+            neuron.restart, neuron.period,
         )  # fmt: skip
     level = neuron.threshold.to(current.dtype)
     trace, fired = before.reshape(current.shape), spikes.reshape(current.shape)
