@@ -59,7 +59,7 @@ def load(path: Path, config: dict[str, Any]) -> dict[str, Any]:
     Warns:
         UserWarning: if the one before is taken; the damaged one then has another name.
     """
-    if not path.exists() and not path.with_name(BEFORE).exists():
+    if not exists(path):
         raise ValueError(f"no checkpoint to resume from at {path}; start without --resume")
     try:
         content = _read(path)
@@ -78,6 +78,11 @@ def load(path: Path, config: dict[str, Any]) -> dict[str, Any]:
         )
     state: dict[str, Any] = content["state"]
     return state
+
+
+def exists(path: Path) -> bool:
+    """Tell whether there is a checkpoint, or the one before it, to be loaded from ``path``."""
+    return path.exists() or path.with_name(BEFORE).exists()
 
 
 def damaged(path: Path, reason: object) -> ValueError:

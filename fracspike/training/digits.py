@@ -6,12 +6,15 @@ current. What a neuron knows of the rows before is in its membrane and its memor
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
 from fracspike.neurons import FractionalLIF
 from fracspike.solvers import mittag_leffler
 
+from .noise import Dropout, Noise
 from .task import Data, Options, Task, split
 
 ROWS = COLUMNS = 8
@@ -21,18 +24,22 @@ TAU = 4.0  # rows: half an image
 NOISE = 0.2  # standard deviation, where black is 0 and white is 1
 
 
-def load(seed: int) -> Data:
+def load(seed: int, folder: Path | None = None) -> Data:
     """Return scikit-learn's bundled digits, ``(8, N, 8)`` between 0 and 1, split by ``seed``.
 
     Args:
         seed: decides which image falls into which part.
+        folder: must be None, as the images come with scikit-learn.
 
     Returns:
         70 % for training, 10 % for validation, 20 % for testing, every digit in proportion.
 
     Raises:
+        ValueError: if a folder is given.
         ImportError: if scikit-learn, which brings the images, is not installed.
     """
+    if folder is not None:
+        raise ValueError("`data` must not be given for 'digits', which come with scikit-learn; leave it out")
     try:
         from sklearn.datasets import load_digits  # here, because a neuron needs no data set
     except ImportError as error:
@@ -43,18 +50,6 @@ def load(seed: int) -> Data:
     pixels, labels = load_digits(return_X_y=True)
     images = torch.as_tensor(pixels, dtype=torch.float32).reshape(-1, ROWS, COLUMNS) / 16
     return split(images.transpose(0, 1), torch.as_tensor(labels), (VALIDATION, TEST), seed)
-
-
-class Noise(nn.Module):
-    """Adds Gaussian noise while training, so that so few images are not learnt by heart."""
-
-    def __init__(self, deviation: float) -> None:
-        super().__init__()
-        self.deviation = deviation
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return ``x``, with noise in training mode."""
-        return x + self.deviation * torch.randn_like(x) if self.training else x
 
 
 class Raster(nn.Module):
@@ -85,10 +80,10 @@ def network(options: Options) -> nn.Module:
         Noise(NOISE),
         _linear(COLUMNS, hidden),
         _neurons(options),
-        nn.Dropout(0.2),
+        Dropout(0.2),
         _linear(hidden, hidden),
         _neurons(options),
-        nn.Dropout(0.2),
+        Dropout(0.2),
         Raster(),
         nn.Linear(ROWS * hidden, len(CLASSES)),
     )

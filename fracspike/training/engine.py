@@ -59,6 +59,7 @@ def fit(
     machine: Machine | None = None,
     save_every: float = 60.0,
     on_epoch: Callable[[Record], None] = lambda record: None,
+    on_step: Callable[[float], None] = lambda done: None,
 ) -> Fitted:
     """Train ``model`` in place, and give it the weights of the best epoch.
 
@@ -83,6 +84,7 @@ def fit(
             has made several.
         save_every: seconds between checkpoints within an epoch.
         on_epoch: told of each epoch, after it has been kept, in the leading process.
+        on_step: told how many epochs are done, with the share of the present one, in the leading process.
 
     Returns:
         The history and the best epoch.
@@ -116,7 +118,7 @@ def fit(
         elif path is not None and machine.leads:
             checkpoint.set_aside(path)
             checkpoint.save(path, depends, training.state())
-        training.run(Keeper(path if machine.leads else None, depends, save_every), on_epoch)
+        training.run(Keeper(path if machine.leads else None, depends, save_every), on_epoch, on_step)
     return Fitted(training.history, training.history[settings.best(training.history)], training.seconds)
 
 
@@ -187,16 +189,18 @@ class Training:
         self.losses = 0.0  # sum over its steps
         self.seconds = 0.0
 
-    def run(self, keeper: Keeper, on_epoch: Callable[[Record], None]) -> None:
+    def run(
+        self, keeper: Keeper, on_epoch: Callable[[Record], None], on_step: Callable[[float], None]
+    ) -> None:
         """Train until the settings say stop, then take the best weights."""
         while not self.settings.stops(self.history):
-            self._epoch(keeper)
+            self._epoch(keeper, on_step if self.machine.leads else lambda done: None)
             keeper.keep(self.state)
             if self.machine.leads:
                 on_epoch(self.history[-1])
         self.model.load_state_dict(self.best)
 
-    def _epoch(self, keeper: Keeper) -> None:
+    def _epoch(self, keeper: Keeper, on_step: Callable[[float], None]) -> None:
         start = time.perf_counter()
         self.model.train()
         rate = self.settings.rate(len(self.history))
@@ -211,6 +215,7 @@ class Training:
                 now = time.perf_counter()
                 self.seconds, start = self.seconds + now - start, now
                 keeper.keep_if_due(self.state)
+            on_step(len(self.history) + self.step / len(batches))
         metrics = self._measure()
         score = self.settings.score(self.history, metrics)
         number = len(self.history) + 1

@@ -100,7 +100,7 @@ class Machine:
         """Overwrite tensors with those of the leading process."""
         if self.world > 1:
             for tensor in tensors:
-                torch.distributed.broadcast(tensor, 0)
+                torch.distributed.broadcast(tensor.detach(), 0)
 
     def barrier(self) -> None:
         """Wait until every process is here."""
