@@ -114,7 +114,7 @@ def test_ctrl_c_leaves_what_resume_goes_on_from(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("numerals",), "`task` must be one of 'digits'; got 'numerals'"),
+        (("numerals",), "`task` must be one of 'digits', 'fashion-mnist'; got 'numerals'"),
         (("digits", "--lr", "nan"), "`lr` must lie in (0, 100], got nan"),
         (("digits", "--lr", "fast"), "'fast' is not a valid float"),
         (("digits", "--epochs", "-1"), "`epochs` must be >= 1, got -1"),

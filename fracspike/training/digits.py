@@ -9,11 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from fracspike.neurons import FractionalLIF
-from fracspike.solvers import mittag_leffler
-
+from .blocks import Raster, neurons, scaled
 from .noise import Dropout, Noise
 from .task import Data, Options, Task, split
 
@@ -52,14 +50,6 @@ def load(seed: int, folder: Path | None = None) -> Data:
     return split(images.transpose(0, 1), torch.as_tensor(labels), (VALIDATION, TEST), seed)
 
 
-class Raster(nn.Module):
-    """Lays out which neuron spiked when: ``(T, N, H) -> (N, T * H)``."""
-
-    def forward(self, spikes: Tensor) -> Tensor:
-        """Return the spikes of each image in one row."""
-        return spikes.transpose(0, 1).flatten(1)
-
-
 def network(options: Options) -> nn.Module:
     """Return a network of two spiking layers whose raster is read by one linear map.
 
@@ -78,35 +68,15 @@ def network(options: Options) -> nn.Module:
     hidden = options.hidden
     return nn.Sequential(
         Noise(NOISE),
-        _linear(COLUMNS, hidden),
-        _neurons(options),
+        scaled(nn.Linear(COLUMNS, hidden)),
+        neurons(options, TAU),
         Dropout(0.2),
-        _linear(hidden, hidden),
-        _neurons(options),
+        scaled(nn.Linear(hidden, hidden)),
+        neurons(options, TAU),
         Dropout(0.2),
         Raster(),
         nn.Linear(ROWS * hidden, len(CLASSES)),
     )
-
-
-def _neurons(options: Options) -> FractionalLIF:
-    """Return neurons that a unit current takes from rest to the threshold in one step, for any alpha.
-
-    Orders are compared at equal drive that way: otherwise a larger alpha would also mean a
-    smaller response to a single row, and fewer spikes.
-    """
-    order = torch.tensor(options.alpha, dtype=torch.float64)
-    decay = mittag_leffler(-((1.0 / TAU) ** order), order)
-    return FractionalLIF(
-        alpha=options.alpha, tau=TAU, resistance=1.0 / (1.0 - decay), surrogate=options.surrogate
-    )
-
-
-def _linear(inputs: int, outputs: int) -> nn.Linear:
-    layer = nn.Linear(inputs, outputs)
-    with torch.no_grad():
-        layer.weight *= 2.0  # torch's own scale leaves most neurons silent, hence without a gradient
-    return layer
 
 
 TASK = Task(
