@@ -18,6 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import torch
+
 COMMAND = [sys.executable, "-m", "fracspike", "train", "digits"]
 
 
@@ -31,6 +33,24 @@ def result(out: Path) -> dict[str, object]:
     """Return what must not depend on interruptions."""
     content: dict[str, object] = json.loads((out / "digits" / "results.json").read_text())
     return {name: content[name] for name in ("weights_sha256", "accuracy", "confusion", "best_epoch")}
+
+
+def wait_for_work(process: subprocess.Popen[bytes], folder: Path) -> None:
+    """Return when a training has written to its folder, or has ended."""
+    before = newest(folder)
+    while process.poll() is None and newest(folder) == before:
+        time.sleep(0.02)
+
+
+def newest(folder: Path) -> int:
+    """Return when something in a folder was last renamed."""
+    return folder.stat().st_mtime_ns if folder.exists() else 0
+
+
+def epochs(out: Path) -> int:
+    """Return how many epochs the checkpoint holds."""
+    path = out / "digits" / "checkpoint.pt"
+    return len(torch.load(path, weights_only=True)["state"]["history"]) if path.exists() else 0
 
 
 def main() -> None:
@@ -48,7 +68,6 @@ def main() -> None:
         assert start(whole, options).wait() == 0, (whole / "log.txt").read_text()
         seconds = time.perf_counter() - begin
         training = json.loads((whole / "digits" / "results.json").read_text())["seconds"]
-        launch = seconds - training  # imports, mostly: a kill there is no test
         print(f"left alone: {seconds:.1f} s, {training} s of it training; {result(whole)['weights_sha256']}")
         chance = random.Random(arguments.seed)
         killed = 0
@@ -56,14 +75,19 @@ def main() -> None:
             begun = (broken / "digits" / "begun.json").exists()  # earlier there is nothing to resume
             process = start(broken, [*options, *(["--resume"] if begun else [])])
             if killed < arguments.kills:
-                after = chance.uniform(0.7 * launch, launch + 4 * training / arguments.kills)
+                if chance.random() < 0.8:  # else while it starts
+                    wait_for_work(process, broken / "digits")
+                after = chance.uniform(0, 0.9 * training / arguments.kills)
                 try:
                     process.wait(after)
                 except subprocess.TimeoutExpired:
                     os.kill(process.pid, signal.SIGKILL)
                     process.wait()
                     killed += 1
-                    print(f"kill {killed}: after {after:.1f} s{', resumed' if begun else ''}", flush=True)
+                    print(
+                        f"kill {killed}: {'resumed, ' if begun else ''}{epochs(broken)} epochs done",
+                        flush=True,
+                    )
                     continue
                 print("finished before the kill")
             status = process.wait()

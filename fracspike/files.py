@@ -94,6 +94,12 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a process that was killed left half-written; nobody else may be writing there."""
+    for path in folder.glob(".*-????????.*"):  # as replacing() calls them
+        path.unlink(missing_ok=True)
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write ``content`` as JSON, atomically; NaN and infinity are refused."""
     text = json.dumps(content, indent=2, allow_nan=False)

@@ -142,18 +142,11 @@ def set_aside(path: Path) -> Path | None:
     Returns:
         Where an earlier checkpoint is now, if there was one.
     """
-    clean(path)
     if not path.exists():
         return None
     previous = path.replace(path.with_name(PREVIOUS))
     path.with_name(BEFORE).unlink(missing_ok=True)
     return previous
-
-
-def clean(path: Path) -> None:
-    """Remove half-written files of a process that was killed; nobody else may be writing."""
-    for leftover in path.parent.glob(f".{path.stem}*-*{path.suffix}"):
-        leftover.unlink(missing_ok=True)
 
 
 def _second_name(path: Path, second: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fracspike.files import locked, output_folder
+from fracspike.files import locked, output_folder, remove_leftovers
 
 from . import checkpoint, gradients, randomness
 from .gradients import Loss, Samples
@@ -110,6 +110,8 @@ def fit(
     depends = {**asdict(settings), **(config or {})}
     lock = locked(path.parent) if path is not None and machine.leads else contextlib.nullcontext()
     with lock, randomness.preserved():
+        if path is not None and machine.leads:
+            remove_leftovers(path.parent)
         training = Training(model, data, loss, settings, validate, optimizer, machine)
         if resume:
             if path is None:
@@ -291,7 +293,6 @@ class Training:
         """
         found: Any = None
         if self.machine.leads:
-            checkpoint.clean(path)
             try:
                 found = checkpoint.load(path, config)
             except ValueError as error:
