@@ -99,8 +99,13 @@ def neurons(options: Options, tau: float) -> nn.Module:
     return nn.Sequential(Single(), lif)
 
 
-def scaled(layer: nn.Linear | nn.Conv2d) -> nn.Module:
-    """Return a layer with twice its weights: with torch's own most neurons are silent, without a gradient."""
+def scaled(layer: nn.Linear | nn.Conv2d, factor: float = 2.0) -> nn.Module:
+    """Return a layer with larger weights: with torch's own most neurons are silent, without a gradient.
+
+    Args:
+        layer: fresh.
+        factor: of its weights; more where the inputs are spikes, most of which are 0.
+    """
     with torch.no_grad():
-        layer.weight *= 2.0
+        layer.weight *= factor
     return layer

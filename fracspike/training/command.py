@@ -179,4 +179,9 @@ def _speaking() -> Iterator[None]:
             stack.enter_context(contextlib.redirect_stderr(nowhere))
         stack.enter_context(warnings.catch_warnings())
         warnings.showwarning = lambda message, *_: click.echo(f"fracspike: {message}", err=True)
-        yield
+        try:
+            yield
+        except Exception:
+            if is_helper():  # the leading process says it
+                raise SystemExit(1) from None
+            raise

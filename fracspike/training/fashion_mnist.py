@@ -20,6 +20,7 @@ from .task import Data, Images, Options, Task, split
 
 SIDE, CLASSES = fashion_mnist.SIDE, fashion_mnist.CLASSES
 VALIDATION = 0.1  # of the training images
+SPARSE = 8.0  # factor of the initial weights where the inputs are spikes
 STEPS = 6  # for which an image is shown at once
 TAU = {"rows": 8.0, "dense": 2.0, "conv": 2.0}  # steps
 
@@ -73,7 +74,7 @@ def _rows(options: Options) -> nn.Module:
         scaled(nn.Linear(SIDE, hidden)),
         neurons(options, tau),
         Dropout(0.2),
-        scaled(nn.Linear(hidden, hidden)),
+        scaled(nn.Linear(hidden, hidden), SPARSE),
         neurons(options, tau),
         Dropout(0.2),
         Raster(),
@@ -86,11 +87,11 @@ def _dense(options: Options) -> nn.Module:
     return nn.Sequential(
         Still(),
         nn.Flatten(),
-        scaled(nn.Linear(SIDE**2, hidden)),
+        scaled(nn.Linear(SIDE**2, hidden), 4.0),
         Lasting(STEPS),
         neurons(options, tau),
         Dropout(0.2),
-        scaled(nn.Linear(hidden, hidden)),
+        scaled(nn.Linear(hidden, hidden), SPARSE),
         neurons(options, tau),
         Dropout(0.2),
         Rate(),
@@ -102,14 +103,14 @@ def _conv(options: Options) -> nn.Module:
     hidden, tau = options.hidden, TAU["conv"]
     return nn.Sequential(
         Still(),
-        scaled(nn.Conv2d(1, 16, 5, stride=2, padding=2)),
+        scaled(nn.Conv2d(1, 16, 5, stride=2, padding=2), 4.0),
         Lasting(STEPS),
         neurons(options, tau),
-        EachStep(scaled(nn.Conv2d(16, 32, 3, stride=2, padding=1))),
+        EachStep(scaled(nn.Conv2d(16, 32, 3, stride=2, padding=1), SPARSE)),
         neurons(options, tau),
         nn.Flatten(2),
         Dropout(0.2),
-        scaled(nn.Linear(32 * (SIDE // 4) ** 2, hidden)),
+        scaled(nn.Linear(32 * (SIDE // 4) ** 2, hidden), SPARSE),
         neurons(options, tau),
         Dropout(0.2),
         Rate(),

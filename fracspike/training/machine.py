@@ -51,17 +51,16 @@ class Machine:
             processes = int(os.environ["LOCAL_WORLD_SIZE"])
             nodes = int(os.environ["WORLD_SIZE"]) // processes
         several = processes * nodes > 1
-        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         self.precision = precision
-        self._fabric = _fabric()(
-            accelerator=DEVICES[device],
-            devices=processes,
-            num_nodes=nodes,
-            strategy="ddp" if several else "auto",
-            precision=PRECISIONS[precision],  # type: ignore[arg-type]
-        )
         threads = torch.get_num_threads()
         with _quiet():
+            self._fabric = _fabric()(
+                accelerator=DEVICES[device],
+                devices=processes,
+                num_nodes=nodes,
+                strategy="ddp" if several else "auto",
+                precision=PRECISIONS[precision],  # type: ignore[arg-type]
+            )
             self._fabric.launch()
         torch.set_num_threads(threads)
         self.rank: int = self._fabric.global_rank
@@ -127,13 +126,9 @@ def _fabric() -> type[Fabric]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the messages of starting processes off the terminal; errors come as exceptions."""
-    names = ("lightning_fabric", "lightning_fabric.utilities.rank_zero", "lightning.fabric")
-    loggers = [logging.getLogger(name) for name in names]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
     try:
         yield
     finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
+        logging.disable(before)
