@@ -320,6 +320,7 @@ def test_a_training_task_is_swept_and_resumes_its_trials(tmp_path: Path) -> None
         (("teka2014", "--grid", "seed=0:5"), "must publish parameters, which 'teka2014' does not"),
         (("nowhere:X", "--grid", "seed=0:5"), "must be importable, got 'nowhere:X'"),
         (("toy_sweep:trial", "--grid", "seed=0:5"), "must be an Experiment or a Task, got function"),
+        (("toy_sweep:TOY", "--grid", "x=0.5", "--data", "."), "`data` must be left out for the experiment"),
         (("toy_sweep:TOY",), "must hold an axis"),
         (("toy_sweep:TOY", "--grid", "y=1"), "`axis of the grid` must be one of"),
         (("digits", "--grid", "alfa=0.5"), "did you mean 'alpha'?"),

@@ -101,6 +101,11 @@ def _of(thing: Any, data: Path | None) -> Target:
             f"`experiment to sweep` must publish parameters, which {thing.name!r} does not; "
             f"training tasks do: {', '.join(training.TASKS)}"
         )
+    if data is not None:
+        raise ValueError(
+            f"`data` must be left out for the experiment {thing.name!r}; set FRACSPIKE_DATA to the folder "
+            "that holds the data set's"
+        )
     defaults = dict(thing.parameters)
 
     def measure(parameters: Mapping[str, Value], seed: int, folder: Path) -> Mapping[str, float]:
