@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fracspike.files import locked, output_folder, remove_leftovers
+from fracspike.solvers import checks
 
 from . import checkpoint, gradients, randomness
 from .gradients import Loss, Samples
@@ -105,6 +106,7 @@ def fit(
     >>> done.best["error"] < 1e-3
     True
     """
+    checks.real("save_every", save_every, at_least=0.0)
     machine = Machine("cpu") if machine is None else machine
     path = None if folder is None else output_folder(folder) / checkpoint.NAME
     depends = {**asdict(settings), **(config or {})}

@@ -87,11 +87,11 @@ def _dense(options: Options) -> nn.Module:
     return nn.Sequential(
         Still(),
         nn.Flatten(),
-        scaled(nn.Linear(SIDE**2, hidden), 4.0),
+        scaled(nn.Linear(SIDE**2, hidden)),
         Lasting(STEPS),
         neurons(options, tau),
         Dropout(0.2),
-        scaled(nn.Linear(hidden, hidden), SPARSE),
+        scaled(nn.Linear(hidden, hidden)),
         neurons(options, tau),
         Dropout(0.2),
         Rate(),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 T = TypeVar("T")
-DEVICES = {"auto": "auto", "cpu": "cpu", "cuda": "cuda"}
+DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}
 
 
@@ -29,7 +29,7 @@ class Machine:
     machine or many, and ``processes`` is left alone.
 
     Args:
-        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        device: ``"cpu"``, ``"cuda"``, or ``"auto"``: a GPU if there is one.
         precision: ``"32"``, or ``"bf16"`` for autocast.
         processes: on this machine.
 
@@ -42,20 +42,28 @@ class Machine:
         checks.one_of("device", device, DEVICES)
         checks.one_of("precision", precision, PRECISIONS)
         checks.positive_int("processes", processes)
-        if device == "cuda" and not torch.cuda.is_available():
-            raise ValueError(
-                "`device` must be there, got 'cuda', of which torch sees none; pass --device cpu"
-            )
         nodes = 1
         if "TORCHELASTIC_RUN_ID" in os.environ:
-            processes = int(os.environ["LOCAL_WORLD_SIZE"])
-            nodes = int(os.environ["WORLD_SIZE"]) // processes
+            here = int(os.environ["LOCAL_WORLD_SIZE"])
+            if processes not in (1, here):
+                raise ValueError(
+                    f"`processes` must be left to torchrun, which started {here}; got {processes}"
+                )
+            processes, nodes = here, int(os.environ["WORLD_SIZE"]) // here
+        gpus = torch.cuda.device_count() if device != "cpu" and torch.cuda.is_available() else 0
+        if device == "cuda" and processes > gpus:
+            raise ValueError(
+                f"`device` must be there for each process, got 'cuda', of which torch sees {gpus}; "
+                "pass --device cpu, or fewer --processes"
+            )
+        if device == "auto":
+            device = "cuda" if gpus >= processes else "cpu"
         several = processes * nodes > 1
         self.precision = precision
         threads = torch.get_num_threads()
         with _quiet():
             self._fabric = _fabric()(
-                accelerator=DEVICES[device],
+                accelerator=device,
                 devices=processes,
                 num_nodes=nodes,
                 strategy="ddp" if several else "auto",
