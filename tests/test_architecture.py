@@ -37,8 +37,11 @@ LAYERS = [
     "fracspike.layers",
     "fracspike.measure",
     "fracspike",
+    "fracspike.data",
     "fracspike.experiments fracspike.training fracspike.single",
+    "fracspike.sweep",
     "fracspike.cli",
+    "fracspike.__main__",
 ]
 
 
