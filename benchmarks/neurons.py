@@ -154,7 +154,7 @@ def backends() -> list[Row]:
 
 
 def first_call() -> list[Row]:
-    """Time the first call in a fresh process, with an empty cache of compiled code and a full one, as processor time."""
+    """Measure the processor time of the first call, with an empty cache of compiled code and a full one."""
     code = (
         "import time, torch; from fracspike import FractionalLIF; x = torch.rand(8, 4).requires_grad_();"
         "lif = FractionalLIF(0.6, learn=('alpha', 'tau')); t = time.process_time();"
