@@ -228,9 +228,9 @@ def adjoint(
 
     With :math:`\delta_n` the gradient in the potential before reset, the adjoint modes are
     :math:`Q_k^n = d_k Q_k^{n+1} + \delta_n`. Then :math:`b_n = \sum_k w_k d_k Q_k^{n+1}` is the gradient in
-    what a reset adds to all modes, and :math:`\delta_n + b_n - b_{n-1}` that in the drive. Along a
-    tangent :math:`w'` of the weights, it is :math:`\sum_n b'_n (u_n + J_n - u_{n+1})`,
-    with :math:`b'_n = \sum_k w'_k d_k Q_k^{n+1}`.
+    what a reset adds to all modes, and :math:`\delta_n + b_n - b_{n-1}` that in the drive. Along a tangent
+    :math:`w'` of the weights, it is :math:`\sum_n b'_n (u_n + J_n - u_{n+1})`, with
+    :math:`b'_n = \sum_k w'_k d_k Q_k^{n+1}`.
 
     Args:
         current: as in `forward`, and so are those not named here.
