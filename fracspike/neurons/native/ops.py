@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fracspike.solvers import checks
 
-from .rates import modes, padded, unpack
+from .rates import modes, padded, split, unpack
 from .threads import arrays, blocks_in_threads
 
 LANES = 64  # neurons of a block, as in the kernels
@@ -35,6 +35,10 @@ def _blocks(current: Tensor) -> int:
 def _start(z: Tensor, v: Tensor, count: int) -> Tensor:
     """Return the modes at the start, padded: those given, or with no past each the potential."""
     return padded(z) if len(z) else v.expand(count, *v.shape).contiguous()
+
+
+def _rows(current: Tensor, *rows: Tensor) -> list[Tensor]:
+    return [row.to(current.dtype) for row in rows]
 
 
 def _empty(shape: Sequence[int], like: Tensor) -> Tensor:
@@ -88,14 +92,22 @@ def potential(
         restart: as said.
         period: as said.
     """
-    from . import kernels
+    from . import kernels, quick
 
     if not grid:  # a compiled graph could not look
         checks.all_finite("current", current)
     step = dt / tau
     found = unpack(grid, alpha, step, horizon, tol)
-    decay, weight, _ = modes(found, alpha, step, shape, tangents=False)
     before, s, clamp, left = _like_potential(current, hold, period)
+    if not (restart or period or len(noise) or kind == KINDS["soft"]):
+        groups = split(found, alpha, step, shape, current.dtype, tangents=False)
+        end = z.new_empty(z.shape)
+        quick.forward_in_threads(
+            (current, *_rows(current, resistance, threshold, v_reset), z if len(z) else v.unsqueeze(0)),
+            groups, (kind, reset), (before, s, end),
+        )  # fmt: skip
+        return before, s, clamp, end, hold.clone()
+    decay, weight, _ = modes(found, alpha, step, shape, tangents=False)
     start = _start(z, v, len(weight))
     end = torch.empty_like(start)
     inputs = arrays(current, resistance, decay, weight, threshold, v_reset, noise, start, v, hold)
@@ -219,36 +231,48 @@ def adjoint(
 
     Those in alpha and tau have their shapes, and no meaning unless ``move``; arguments are as in `spikes`.
     """
-    from . import kernels
+    from . import kernels, quick
 
     step = dt / tau
     found = unpack(grid, alpha, step, horizon, tol)
-    decay, weight, tangent = modes(found, alpha, step, shape, tangents=move)
-    start = _start(z, v, len(weight))
     size = current.shape[1]
     d_current, d_resistance, d_threshold, d_v_reset, d_v, d_s = _like_adjoint(current, threshold, want_s)
-    d_along, d_start = threshold.new_empty((len(tangent), size)), torch.empty_like(start)
-    tail = padded(grad_z)
-    parts = (
-        current,
-        resistance,
-        decay,
-        weight,
-        tangent,
-        threshold,
-        v_reset,
-        start,
-        derivative,
-        s,
-        before,
-        clamp,
-    )
-    outputs = (d_current, d_resistance, d_along, d_threshold, d_v_reset, d_start, d_v, d_s)
-    options = (reset, restart, detach)
-    incoming = arrays(grad_s, grad_v, tail)
-    blocks_in_threads(
-        kernels.adjoint, (*arrays(*parts), *options, *incoming, *arrays(*outputs)), _blocks(current)
-    )
+    if not (restart or len(clamp) or len(grad_z)):
+        groups = split(found, alpha, step, shape, current.dtype, tangents=move)
+        start = z if len(z) else v.unsqueeze(0)
+        d_start, d_sums = torch.empty_like(start), threshold.new_empty((3 + 2 * move, size))
+        quick.adjoint_in_threads(
+            (current, *_rows(current, resistance, threshold, v_reset), start),
+            groups, (derivative, s, before, grad_s, grad_v), (reset, detach), (d_current, d_sums, d_start, d_s),
+        )  # fmt: skip
+        d_along = d_sums[3:]
+        d_resistance, d_threshold, d_v_reset = (row.clone() for row in d_sums[:3])
+        d_v.zero_()
+    else:
+        decay, weight, tangent = modes(found, alpha, step, shape, tangents=move)
+        start = _start(z, v, len(weight))
+        d_along, d_start = threshold.new_empty((len(tangent), size)), torch.empty_like(start)
+        tail = padded(grad_z)
+        parts = (
+            current,
+            resistance,
+            decay,
+            weight,
+            tangent,
+            threshold,
+            v_reset,
+            start,
+            derivative,
+            s,
+            before,
+            clamp,
+        )
+        outputs = (d_current, d_resistance, d_along, d_threshold, d_v_reset, d_start, d_v, d_s)
+        options = (reset, restart, detach)
+        incoming = arrays(grad_s, grad_v, tail)
+        blocks_in_threads(
+            kernels.adjoint, (*arrays(*parts), *options, *incoming, *arrays(*outputs)), _blocks(current)
+        )
     d_alpha, d_tau = torch.empty_like(alpha), torch.empty_like(tau)
     if move:
         d_alpha = d_along[0].reshape(shape).sum_to_size(alpha.shape)

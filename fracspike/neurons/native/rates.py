@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -53,3 +55,95 @@ def modes(
 def padded(value: Tensor) -> Tensor:
     """Return rows with zeros added up to a multiple of 4: the kernels take modes four at once."""
     return functional.pad(value, (0, 0, 0, -len(value) % 4)).contiguous()
+
+
+# -- for the quick kernels: modes in two groups -------------------------------------------------------------
+
+QUAD = 4  # steps over which fast modes are taken at once
+STRETCH = 16  # steps over which slow modes are taken at once ...
+MOMENTS = 4  # ... with so many terms of (1 - loss)^steps
+
+
+@dataclass(frozen=True)
+class Split:
+    r"""Coefficients of the two groups; ``*`` is nothing, or one column per neuron, filled up to LANES.
+
+    Attributes:
+        fast: ``(F, 8 + 4 P, *)``: :math:`1 - d^j`, then :math:`w d^j` for each row of weights, j = 1, ..., 4.
+        slow: ``(S, 5 + 4 P, *)``: the loss, then :math:`w (-\lambda)^p` for each row of weights.
+        losses: ``(S, 2, *)`` float64: the loss of one step, and of a stretch.
+        sums: ``(1 + P, 9, *)``: share of the drive in the potential, kernel of the fast modes at lags 1 to 4,
+            moments of the weights of the slow ones.
+        binomials: ``(STRETCH, MOMENTS)``, of i + 1.
+        lost: loss of each mode ``(K, 1)``, or ``(K, M)``, float64.
+        weights: ``(1 + P, K, 1)``, or ``(1 + P, K, M)``, float64.
+    """
+
+    fast: Tensor
+    slow: Tensor
+    losses: Tensor
+    sums: Tensor
+    binomials: Tensor
+    lost: Tensor
+    weights: Tensor
+
+    @property
+    def loop(self) -> tuple[Tensor, ...]:
+        """What both kernels take."""
+        return self.fast, self.slow, self.losses, self.sums, self.binomials
+
+
+def split(
+    grid: Grid, alpha: Tensor, step: Tensor, shape: Sequence[int], dtype: torch.dtype, *, tangents: bool
+) -> Split:
+    """Return modes in two groups; those are slow that MOMENTS terms describe to a tenth of the tolerance."""
+    shared = alpha.numel() == 1 and step.numel() == 1
+    size = math.prod(shape)
+
+    def flat(value: Tensor) -> Tensor:
+        count = len(value)
+        if shared:
+            return value.reshape(count)
+        missing = len(shape) - (value.dim() - 1)
+        value = value.reshape(count, *([1] * missing), *value.shape[1:]).expand(count, *shape)
+        return functional.pad(value.reshape(count, -1), (0, -size % 32))
+
+    with torch.no_grad():
+        loss = flat(grid.losses(step))[:-1]
+        rows = [grid.weights(alpha)]
+        if tangents:
+            rows += [grid.tangents(alpha), grid.slopes(alpha)]
+        weights = torch.stack([flat(row)[:-1] for row in rows])
+        term = math.comb(STRETCH, MOMENTS)
+        most = (0.1 * grid.tol / term) ** (1 / MOMENTS)
+        largest = loss.reshape(len(loss), -1).amax(1)
+        slow = int((largest <= most).sum())
+        lost, w = loss[slow:], weights[:, slow:]
+        kept = [1 - lost]
+        gone = [lost]
+        for _ in range(QUAD - 1):
+            kept.append(kept[-1] * (1 - lost))
+            gone.append(gone[-1] + lost * (1 - gone[-1]))
+        read = [w_row * d for w_row in w for d in kept]
+        fast = torch.stack([*gone, *read], 1)
+        kernel = torch.stack([(w * d).sum(1) for d in kept], 1)
+        lost, w = loss[:slow], weights[:, :slow]
+        powers = [torch.ones_like(lost)]
+        for _ in range(MOMENTS - 1):
+            powers.append(-lost * powers[-1])
+        slowly = torch.stack([lost, *(row * power for row in w for power in powers)], 1)
+        moments = torch.stack([(w * power).sum(1) for power in powers], 1)
+        share = torch.zeros_like(moments[:, :1])
+        share[0] = 1 - moments[0, 0]
+        sums = torch.cat([share, kernel, moments], 1)
+        losses = torch.stack([lost, -torch.expm1(STRETCH * torch.log1p(-lost))], 1)
+        binomials = torch.tensor([[math.comb(i + 1, p) for p in range(MOMENTS)] for i in range(STRETCH)])
+        return Split(
+            fast.to(dtype).contiguous(),
+            slowly.to(dtype).contiguous(),
+            losses.contiguous(),
+            sums.to(dtype).contiguous(),
+            binomials.to(dtype),
+            loss.reshape(len(loss), -1),
+            weights.reshape(*weights.shape[:2], -1),
+        )
