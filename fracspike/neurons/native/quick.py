@@ -32,12 +32,15 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from .rates import QUAD, STRETCH, Split
+from .rates import MOMENTS, QUAD, STRETCH, Split
 from .threads import arrays, blocks_in_threads
-from .vectors import LANES, above, add, at_least, fill, fma, fnma, load, mul, narrow, pick, store, sub, wide
+from .vectors import LANES, above, add, at_least, expect, expect_write, fill, fma, fnma, load, mul, narrow, pick, store, sub, wide
 
 OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy"}
+PART = OPTIONS | {"forceinline": True}  # of a loop: vectors stay in registers
 WIDTH = 256  # neurons whose steps are copied together: long rows, and all of it in the second-level cache
+PADDING = LANES  # columns more than needed: rows a power of two apart would fall on one place in the cache
+FLUSH = 8  # stretches over which single precision adds up
 ABOVE = 1
 SUBTRACT, VALUE = 1, 2
 
@@ -60,13 +63,13 @@ def _scatter(target, tile, start, count, down, j, n):
             target[t, j + i] = tile[m, i]
 
 
-@njit(**OPTIONS)
-def _read(fast, coefficients, first, g, j):
-    """Return what the fast modes give to each of the next four steps."""
-    zero = fill(0.0, load(fast, 0, g))
+@njit(**PART)
+def _read(fast, u, coefficients, first, g, j):
+    """Return what the fast modes, drive included, give to each of the next four steps."""
+    zero = fill(0.0, u)
     s0, s1, s2, s3 = zero, zero, zero, zero
     for k in range(len(coefficients)):
-        y = load(fast, k, g)
+        y = add(load(fast, k, g), u)
         s0 = fma(pick(coefficients, k, first, j), y, s0)
         s1 = fma(pick(coefficients, k, first + 1, j), y, s1)
         s2 = fma(pick(coefficients, k, first + 2, j), y, s2)
@@ -74,9 +77,9 @@ def _read(fast, coefficients, first, g, j):
     return s0, s1, s2, s3
 
 
-@njit(**OPTIONS)
-def _advance(fast, coefficients, g, j, c0, c1, c2, c3):
-    """Take the fast modes over four steps, and return what they give to each of the four after."""
+@njit(**PART)
+def _advance(fast, u, coefficients, g, j, c0, c1, c2, c3):
+    """Take the fast modes over four steps, and then do as `_read`."""
     zero = fill(0.0, c0)
     s0, s1, s2, s3 = zero, zero, zero, zero
     rest = add(add(c1, c2), c3)
@@ -87,6 +90,7 @@ def _advance(fast, coefficients, g, j, c0, c1, c2, c3):
         fed = fnma(pick(coefficients, k, 0, j), c3, fed)
         y = add(fnma(pick(coefficients, k, 3, j), y, y), fed)
         store(fast, k, g, y)
+        y = add(y, u)
         s0 = fma(pick(coefficients, k, 4, j), y, s0)
         s1 = fma(pick(coefficients, k, 5, j), y, s1)
         s2 = fma(pick(coefficients, k, 6, j), y, s2)
@@ -94,7 +98,7 @@ def _advance(fast, coefficients, g, j, c0, c1, c2, c3):
     return s0, s1, s2, s3
 
 
-@njit(**OPTIONS)
+@njit(**PART)
 def _advance_once(fast, coefficients, g, j, c):
     """Take the fast modes over one step."""
     for k in range(len(coefficients)):
@@ -102,24 +106,25 @@ def _advance_once(fast, coefficients, g, j, c):
         store(fast, k, g, fnma(pick(coefficients, k, 0, j), y, y))
 
 
-@njit(**OPTIONS)
-def _read_slow(slow, origin, coefficients, first, g, j):
+@njit(**PART)
+def _read_slow(slow, u, losses, coefficients, g, j):
     """Return the moments of the slow modes: the first of them as they are, the others from the drive."""
-    zero = fill(0.0, pick(coefficients, 0, 0, j))
-    a0, a1, a2, a3 = zero, zero, zero, zero
+    zero, origin = fill(0.0, u), wide(u)
+    a0, a1, a2, a3 = wide(zero), zero, zero, zero
     for k in range(len(coefficients)):
         x = load(slow, k, g)
-        a0 = fma(pick(coefficients, k, first, j), narrow(x, zero), a0)
+        a0 = fma(pick(losses, k, 2, j), x, a0)
         y = narrow(sub(x, origin), zero)
-        a1 = fma(pick(coefficients, k, first + 1, j), y, a1)
-        a2 = fma(pick(coefficients, k, first + 2, j), y, a2)
-        a3 = fma(pick(coefficients, k, first + 3, j), y, a3)
-    return a0, a1, a2, a3
+        a1 = fma(pick(coefficients, k, 1, j), y, a1)
+        a2 = fma(pick(coefficients, k, 2, j), y, a2)
+        a3 = fma(pick(coefficients, k, 3, j), y, a3)
+    return narrow(a0, zero), a1, a2, a3
 
 
-@njit(**OPTIONS)
-def _advance_slow(slow, origin, losses, coefficients, count, added, d1, d2, d3, g, j):
+@njit(**PART)
+def _advance_slow(slow, u, losses, coefficients, count, added, d1, d2, d3, g, j):
     """Take the slow modes over a stretch in which ``added`` came to all; ``d`` its moments."""
+    origin = wide(u)
     for k in range(len(losses)):
         x = load(slow, k, g)
         y = sub(x, origin)
@@ -136,26 +141,86 @@ def _advance_slow(slow, origin, losses, coefficients, count, added, d1, d2, d3, 
         store(slow, k, g, sub(left, wide(later)))
 
 
-@njit(**OPTIONS)
-def _within(m, s0, s1, s2, s3, c0, c1, c2, c3, sums, row, j):
-    """Return what step ``m`` of four sees of the fast modes: those at the start, and what came since."""
-    k1, k2, k3, k4 = pick(sums, row, 1, j), pick(sums, row, 2, j), pick(sums, row, 3, j), pick(sums, row, 4, j)
-    if m == 0:
-        return fma(k1, c0, s0)
-    if m == 1:
-        return fma(k1, c1, fma(k2, c0, s1))
-    if m == 2:
-        return fma(k1, c2, fma(k2, c1, fma(k3, c0, s2)))
-    return fma(k1, c3, fma(k2, c2, fma(k3, c1, fma(k4, c0, s3))))
+@njit(**PART)
+def _since(m, first, s, x0, x1, x2, x3, sums, j):
+    """Add to ``s`` what came at steps 0 to m, by a kernel that begins at an item of ``sums``."""
+    s = fma(pick(sums, 0, first + m, j), x0, s)
+    if m > 0:
+        s = fma(pick(sums, 0, first + m - 1, j), x1, s)
+    if m > 1:
+        s = fma(pick(sums, 0, first + m - 2, j), x2, s)
+    if m > 2:
+        s = fma(pick(sums, 0, first + m - 3, j), x3, s)
+    return s
 
 
-@njit(**OPTIONS)
-def _slowly(binomials, i, a0, a1, a2, a3, added, d1, d2, d3, sums, row, j):
+@njit(**PART)
+def _slowly(binomials, i, a0, a1, a2, a3, added, d1, d2, d3, sums, j):
     """Return what step ``i`` of a stretch sees of the slow modes."""
-    v = fma(pick(sums, row, 5, j), added, a0)
-    v = fma(pick(binomials, i, 1, 0), a1, fma(pick(sums, row, 6, j), d1, v))
-    v = fma(pick(binomials, i, 2, 0), a2, fma(pick(sums, row, 7, j), d2, v))
-    return fma(pick(binomials, i, 3, 0), a3, fma(pick(sums, row, 8, j), d3, v))
+    v = fma(pick(sums, 0, 8, j), added, a0)
+    v = fma(pick(binomials, i, 1, 0), a1, fma(pick(sums, 0, 9, j), d1, v))
+    v = fma(pick(binomials, i, 2, 0), a2, fma(pick(sums, 0, 10, j), d2, v))
+    return fma(pick(binomials, i, 3, 0), a3, fma(pick(sums, 0, 11, j), d3, v))
+
+
+@njit(**PART)
+def _collect(jump, c, added, d0, d1, d2, d3):
+    """Take a jump and a change into the sum and the moments of a stretch."""
+    d3 = add(d3, d2)
+    d2 = add(d2, d1)
+    d0 = add(d0, c)
+    d1 = add(d1, d0)
+    return add(added, jump), d0, d1, d2, d3
+
+
+@njit(**PART)
+def _fire(v_tile, s_tile, i, g, v, level, vr, kind, reset):
+    """Decide on the spikes of a step, and return what the reset adds to the potential."""
+    spike = above(v, level) if kind == ABOVE else at_least(v, level)
+    store(v_tile, i, g, v)
+    store(s_tile, i, g, spike)
+    if reset == SUBTRACT:
+        return mul(fill(-1.0, vr), mul(vr, spike))
+    if reset == VALUE:
+        return mul(sub(vr, v), spike)
+    return fill(0.0, vr)
+
+
+@njit(**PART)
+def _weigh(fast, weighed, coefficients, g, j, h0, h1, h2, h3):
+    """Add to the sums of the fast modes times ``h``, over four steps, what was there at their start."""
+    for k in range(len(coefficients)):
+        q = mul(pick(coefficients, k, 8, j), h0)
+        q = fma(pick(coefficients, k, 9, j), h1, q)
+        q = fma(pick(coefficients, k, 10, j), h2, q)
+        q = fma(pick(coefficients, k, 11, j), h3, q)
+        store(weighed, k, g, fma(load(fast, k, g), q, load(weighed, k, g)))
+
+
+@njit(**PART)
+def _weigh_once(fast, weighed, coefficients, g, h):
+    """Add to the sums of the fast modes times ``h`` one step."""
+    for k in range(len(coefficients)):
+        store(weighed, k, g, fma(load(fast, k, g), h, load(weighed, k, g)))
+
+
+@njit(**PART)
+def _weigh_slow(slow, weighed, coefficients, g, j, x0, x1, x2, x3):
+    """Add to the sums of the slow modes times ``h``, over a stretch, what was there at its start."""
+    for k in range(len(coefficients)):
+        rate = pick(coefficients, k, 0, j)
+        q = fnma(rate, fnma(rate, fnma(rate, x3, x2), x1), x0)
+        store(weighed, k, g, fma(load(slow, k, g), wide(q), load(weighed, k, g)))
+
+
+@njit(**PART)
+def _finish(fast, coefficients, g, j, count, c0, c1, c2):
+    """Take the fast modes over fewer than four steps, at the end of time."""
+    _advance_once(fast, coefficients, g, j, c0)
+    if count > 1:
+        _advance_once(fast, coefficients, g, j, c1)
+    if count > 2:
+        _advance_once(fast, coefficients, g, j, c2)
 
 
 @njit(**OPTIONS)
@@ -194,19 +259,19 @@ def forward(
     """
     T, M = current.shape
     F, S, most = len(fast_rates), len(slow_rates), len(z_in) - 1
-    kind_of = current.dtype
+    kind_of, room = current.dtype, width + PADDING
     x_tile, v_tile, s_tile = (
-        np.zeros((STRETCH, width), kind_of),
-        np.zeros((STRETCH, width), kind_of),
-        np.zeros((STRETCH, width), kind_of),
+        np.zeros((STRETCH, room), kind_of),
+        np.zeros((STRETCH, room), kind_of),
+        np.zeros((STRETCH, room), kind_of),
     )
-    fast, slow = np.zeros((max(F, 1), width), kind_of), np.zeros((max(S, 1), width))
-    readings = np.zeros((QUAD, width), kind_of)
-    u_row, jump_row = np.zeros((1, width), kind_of), np.zeros((1, width), kind_of)
+    fast, slow = np.zeros((max(F, 1), room), kind_of), np.zeros((max(S, 1), room))
+    readings = np.zeros((QUAD, room), kind_of)
+    u_row, jump_row = np.zeros((1, room), kind_of), np.zeros((1, room), kind_of)
     level_row, reset_row, r_row = (
-        np.zeros((1, width), kind_of),
-        np.zeros((1, width), kind_of),
-        np.zeros((1, width), kind_of),
+        np.zeros((1, room), kind_of),
+        np.zeros((1, room), kind_of),
+        np.zeros((1, room), kind_of),
     )
     for block in range(first, last):
         j = block * width
@@ -223,7 +288,7 @@ def forward(
                 fast[k, i] = z_in[min(S + k, most), j + i]
         groups = range(0, n, LANES)
         for g in groups:
-            s0, s1, s2, s3 = _read(fast, fast_rates, 4, g, j + g)
+            s0, s1, s2, s3 = _read(fast, load(u_row, 0, g), fast_rates, 4, g, j + g)
             store(readings, 0, g, s0)
             store(readings, 1, g, s1)
             store(readings, 2, g, s2)
@@ -235,51 +300,60 @@ def forward(
                 here = j + g
                 level, vr, r = load(level_row, 0, g), load(reset_row, 0, g), load(r_row, 0, g)
                 u, jump = load(u_row, 0, g), load(jump_row, 0, g)
-                origin = wide(u)
-                a0, a1, a2, a3 = _read_slow(slow, origin, slow_rates, 1, g, here)
+                for i in range(count):
+                    expect(current, min(start + STRETCH + i, T - 1), here)
+                    expect_write(v_out, start + i, here)
+                    expect_write(s_out, start + i, here)
+                origin = u
+                a0, a1, a2, a3 = _read_slow(slow, origin, losses, slow_rates, g, here)
                 s0, s1, s2, s3 = load(readings, 0, g), load(readings, 1, g), load(readings, 2, g), load(readings, 3, g)
                 zero = fill(0.0, u)
                 d0, d1, d2, d3, added = zero, zero, zero, zero, zero
-                share = pick(sums, 0, 0, here)
                 for quad in range(0, count, QUAD):
-                    c0, c1, c2, c3 = zero, zero, zero, zero
-                    for m in range(min(QUAD, count - quad)):
-                        i = quad + m
-                        u_new = mul(r, load(x_tile, i, g))
-                        c = add(jump, sub(u, u_new))
-                        u = u_new
-                        if m == 0:
-                            c0 = c
-                        elif m == 1:
-                            c1 = c
-                        elif m == 2:
-                            c2 = c
-                        else:
-                            c3 = c
-                        added = add(added, jump)
-                        d3 = add(d3, d2)
-                        d2 = add(d2, d1)
-                        d0 = add(d0, c)
-                        d1 = add(d1, d0)
-                        v = _slowly(binomials, i, a0, a1, a2, a3, added, d1, d2, d3, sums, 0, here)
-                        v = add(v, _within(m, s0, s1, s2, s3, c0, c1, c2, c3, sums, 0, here))
-                        v = fma(u, share, v)
-                        spike = above(v, level) if kind == ABOVE else at_least(v, level)
-                        store(v_tile, i, g, v)
-                        store(s_tile, i, g, spike)
-                        if reset == SUBTRACT:
-                            jump = mul(fill(-1.0, vr), mul(vr, spike))
-                        elif reset == VALUE:
-                            jump = mul(sub(vr, v), spike)
-                    if count - quad >= QUAD:
-                        s0, s1, s2, s3 = _advance(fast, fast_rates, g, here, c0, c1, c2, c3)
+                    rest = count - quad
+                    c1, c2, c3, u1, u2, u3, j1, j2, j3 = zero, zero, zero, zero, zero, zero, zero, zero, zero
+                    j0 = jump
+                    u0 = mul(r, load(x_tile, quad, g))
+                    c0 = add(j0, sub(u, u0))
+                    added, d0, d1, d2, d3 = _collect(j0, c0, added, d0, d1, d2, d3)
+                    v = _slowly(binomials, quad, a0, a1, a2, a3, added, d1, d2, d3, sums, here)
+                    v = add(v, _since(0, 0, s0, j0, j1, j2, j3, sums, here))
+                    v = _since(0, 4, v, u0, u1, u2, u3, sums, here)
+                    jump = _fire(v_tile, s_tile, quad, g, v, level, vr, kind, reset)
+                    u = u0
+                    if rest > 1:
+                        j1 = jump
+                        u1 = mul(r, load(x_tile, quad + 1, g))
+                        c1 = add(j1, sub(u0, u1))
+                        added, d0, d1, d2, d3 = _collect(j1, c1, added, d0, d1, d2, d3)
+                        v = _slowly(binomials, quad + 1, a0, a1, a2, a3, added, d1, d2, d3, sums, here)
+                        v = add(v, _since(1, 0, s1, j0, j1, j2, j3, sums, here))
+                        v = _since(1, 4, v, u0, u1, u2, u3, sums, here)
+                        jump = _fire(v_tile, s_tile, quad + 1, g, v, level, vr, kind, reset)
+                        u = u1
+                    if rest > 2:
+                        j2 = jump
+                        u2 = mul(r, load(x_tile, quad + 2, g))
+                        c2 = add(j2, sub(u1, u2))
+                        added, d0, d1, d2, d3 = _collect(j2, c2, added, d0, d1, d2, d3)
+                        v = _slowly(binomials, quad + 2, a0, a1, a2, a3, added, d1, d2, d3, sums, here)
+                        v = add(v, _since(2, 0, s2, j0, j1, j2, j3, sums, here))
+                        v = _since(2, 4, v, u0, u1, u2, u3, sums, here)
+                        jump = _fire(v_tile, s_tile, quad + 2, g, v, level, vr, kind, reset)
+                        u = u2
+                    if rest > 3:
+                        j3 = jump
+                        u3 = mul(r, load(x_tile, quad + 3, g))
+                        c3 = add(j3, sub(u2, u3))
+                        added, d0, d1, d2, d3 = _collect(j3, c3, added, d0, d1, d2, d3)
+                        v = _slowly(binomials, quad + 3, a0, a1, a2, a3, added, d1, d2, d3, sums, here)
+                        v = add(v, _since(3, 0, s3, j0, j1, j2, j3, sums, here))
+                        v = _since(3, 4, v, u0, u1, u2, u3, sums, here)
+                        jump = _fire(v_tile, s_tile, quad + 3, g, v, level, vr, kind, reset)
+                        u = u3
+                        s0, s1, s2, s3 = _advance(fast, u, fast_rates, g, here, c0, c1, c2, c3)
                     else:
-                        rest = count - quad
-                        _advance_once(fast, fast_rates, g, here, c0)
-                        if rest > 1:
-                            _advance_once(fast, fast_rates, g, here, c1)
-                        if rest > 2:
-                            _advance_once(fast, fast_rates, g, here, c2)
+                        _finish(fast, fast_rates, g, here, rest, c0, c1, c2)
                 _advance_slow(slow, origin, losses, slow_rates, count, wide(added), d1, d2, d3, g, here)
                 store(u_row, 0, g, u)
                 store(jump_row, 0, g, jump)
@@ -298,10 +372,48 @@ def forward(
                 z_out[k, j + i] = np.float64(u_row[0, i]) + jump_row[0, i]
 
 
-@njit(**OPTIONS)
+@njit(**PART)
 def _accumulate(total, row, g, part):
     """Add to a sum over all time, in double precision."""
     store(total, row, g, add(load(total, row, g), wide(part)))
+
+
+@njit(**PART)
+def _pair(binomials, i, h, added, d1, d2, d3, x0, x1, x2, x3, y0, y1, y2, y3):
+    """Add a step to the sums of ``h`` times what slow modes at the start give, and what came since."""
+    x1, y1 = fma(pick(binomials, i, 1, 0), h, x1), fma(h, d1, y1)
+    x2, y2 = fma(pick(binomials, i, 2, 0), h, x2), fma(h, d2, y2)
+    x3, y3 = fma(pick(binomials, i, 3, 0), h, x3), fma(h, d3, y3)
+    return add(x0, h), x1, x2, x3, fma(h, added, y0), y1, y2, y3
+
+
+@njit(**PART)
+def _fired(
+    i, g, reach, vr, d_th, d_vr, s_tile, p_tile, g_tile, v_tile, o_tile, w_tile, reset, detach, outer, wanted
+):
+    """Return the gradient in the potential before reset, what the reset added, and sums; see `adjoint`."""
+    spike, at_s = load(s_tile, i, g), load(g_tile, i, g)
+    jump = fill(0.0, vr)
+    if reset == SUBTRACT:
+        jump = sub(jump, mul(vr, spike))
+        d_vr = fnma(reach, spike, d_vr)
+        if not detach:
+            at_s = fnma(reach, vr, at_s)
+    elif reset == VALUE:
+        gap = sub(vr, load(v_tile, i, g))
+        jump = mul(gap, spike)
+        d_vr = fma(reach, spike, d_vr)
+        if not detach:
+            at_s = fma(reach, gap, at_s)
+    if wanted:
+        store(w_tile, i, g, at_s)
+    slope = mul(load(p_tile, i, g), at_s)
+    dv = slope
+    if reset == VALUE:
+        dv = fnma(reach, spike, dv)
+    if outer:
+        dv = add(dv, load(o_tile, i, g))
+    return dv, jump, sub(d_th, slope), d_vr
 
 
 @njit(**OPTIONS)
@@ -330,22 +442,24 @@ def adjoint(
     """
     T, M = current.shape
     F, S, most = len(fast_rates), len(slow_rates), len(z_in) - 1
-    kind_of = current.dtype
+    kind_of, room = current.dtype, width + PADDING
     moves = len(weights) > 1
     outer, wanted = len(grad_v) > 0, len(d_s) > 0
     x_tile, p_tile, s_tile, g_tile, v_tile, o_tile, d_tile, w_tile = (
-        np.zeros((STRETCH, width), kind_of),
-        np.zeros((STRETCH, width), kind_of),
-        np.zeros((STRETCH, width), kind_of),
-        np.zeros((STRETCH, width), kind_of),
-        np.zeros((STRETCH, width), kind_of),
-        np.zeros((STRETCH, width), kind_of),
-        np.zeros((STRETCH, width), kind_of),
-        np.zeros((STRETCH, width), kind_of),
+        np.zeros((STRETCH, room), kind_of),
+        np.zeros((STRETCH, room), kind_of),
+        np.zeros((STRETCH, room), kind_of),
+        np.zeros((STRETCH, room), kind_of),
+        np.zeros((STRETCH, room), kind_of),
+        np.zeros((STRETCH, room), kind_of),
+        np.zeros((STRETCH, room), kind_of),
+        np.zeros((STRETCH, room), kind_of),
     )
-    fast, slow = np.zeros((max(F, 1), width), kind_of), np.zeros((max(S, 1), width))
-    rows, total = np.zeros((6, width), kind_of), np.zeros((5, width))
-    vr_row, r_row = np.zeros((1, width), kind_of), np.zeros((1, width), kind_of)
+    fast, slow = np.zeros((max(F, 1), room), kind_of), np.zeros((max(S, 1), room))
+    weighed, weighed_slow = np.zeros((max(F, 1), room), kind_of), np.zeros((max(S, 1), room))
+    weighed_long, readings = np.zeros((max(F, 1), room)), np.zeros((QUAD, room), kind_of)
+    rows, total, products = np.zeros((4, room), kind_of), np.zeros((3, room)), np.zeros((QUAD + MOMENTS, room))
+    vr_row, r_row = np.zeros((1, room), kind_of), np.zeros((1, room), kind_of)
     for block in range(first, last):
         j = block * width
         n = min(width, M - j)
@@ -355,6 +469,11 @@ def adjoint(
         slow[:] = 0.0
         rows[:] = 0.0
         total[:] = 0.0
+        readings[:] = 0.0
+        weighed[:] = 0.0
+        weighed_slow[:] = 0.0
+        weighed_long[:] = 0.0
+        products[:] = 0.0
         for end in range(T, 0, -STRETCH):
             count = min(STRETCH, end)
             _gather(x_tile, current, end - 1, count, True, j, n)
@@ -369,96 +488,154 @@ def adjoint(
                 here = j + g
                 vr, r = load(vr_row, 0, g), load(r_row, 0, g)
                 dv, partial, u_next, x_next = load(rows, 0, g), load(rows, 1, g), load(rows, 2, g), load(rows, 3, g)
+                for i in range(count):
+                    t = max(end - 1 - STRETCH - i, 0)
+                    expect(current, t, here)
+                    expect(derivative, t, here)
+                    expect(s_in, t, here)
+                    expect(grad_s, t, here)
+                    expect_write(d_current, end - 1 - i, here)
+                    if len(before):
+                        expect(before, t, here)
+                    if outer:
+                        expect(grad_v, t, here)
                 zero = fill(0.0, vr)
-                origin = wide(zero)
-                a0, a1, a2, a3 = _read_slow(slow, origin, slow_rates, 1, g, here)
-                e0, e1, e2, e3, f0, f1, f2, f3 = zero, zero, zero, zero, zero, zero, zero, zero
-                if moves:
-                    e0, e1, e2, e3 = _read_slow(slow, origin, slow_rates, 5, g, here)
-                    f0, f1, f2, f3 = _read_slow(slow, origin, slow_rates, 9, g, here)
-                d0, d1, d2, d3 = zero, zero, zero, zero
-                d_r, d_th, d_vr, along_0, along_1 = zero, zero, zero, zero, zero
+                a0, a1, a2, a3 = _read_slow(slow, zero, losses, slow_rates, g, here)
+                s0, s1, s2, s3 = (
+                    load(readings, 0, g),
+                    load(readings, 1, g),
+                    load(readings, 2, g),
+                    load(readings, 3, g),
+                )
+                d0, d1, d2, d3, added = zero, zero, zero, zero, zero
+                x0, x1, x2, x3, y0, y1, y2, y3 = zero, zero, zero, zero, zero, zero, zero, zero
+                p1, p2, p3, p4 = zero, zero, zero, zero
+                d_r, d_th, d_vr = zero, zero, zero
                 for quad in range(0, count, QUAD):
-                    s0, s1, s2, s3 = _read(fast, fast_rates, 4, g, here)
-                    y0, y1, y2, y3, z0, z1, z2, z3 = zero, zero, zero, zero, zero, zero, zero, zero
-                    if moves:
-                        y0, y1, y2, y3 = _read(fast, fast_rates, 8, g, here)
-                        z0, z1, z2, z3 = _read(fast, fast_rates, 12, g, here)
-                    c0, c1, c2, c3 = zero, zero, zero, zero
-                    for m in range(min(QUAD, count - quad)):
-                        i = quad + m
-                        if m == 0:
-                            c0 = dv
-                        elif m == 1:
-                            c1 = dv
-                        elif m == 2:
-                            c2 = dv
-                        else:
-                            c3 = dv
-                        d3 = add(d3, d2)
-                        d2 = add(d2, d1)
-                        d0 = add(d0, dv)
-                        d1 = add(d1, d0)
-                        b = _slowly(binomials, i, a0, a1, a2, a3, d0, d1, d2, d3, sums, 0, here)
-                        b = add(b, _within(m, s0, s1, s2, s3, c0, c1, c2, c3, sums, 0, here))
-                        all_told = sub(partial, b)
-                        store(d_tile, i, g, mul(r, all_told))
-                        d_r = fma(all_told, x_next, d_r)
-                        # what the step was
-                        x_next = load(x_tile, i, g)
-                        u, spike = mul(r, x_next), load(s_tile, i, g)
-                        reach = b
-                        at_s = load(g_tile, i, g)
-                        jump = zero
-                        if reset == SUBTRACT:
-                            jump = sub(zero, mul(vr, spike))
-                            d_vr = fnma(reach, spike, d_vr)
-                            if not detach:
-                                at_s = fnma(reach, vr, at_s)
-                        elif reset == VALUE:
-                            gap = sub(vr, load(v_tile, i, g))
-                            jump = mul(gap, spike)
-                            d_vr = fma(reach, spike, d_vr)
-                            if not detach:
-                                at_s = fma(reach, gap, at_s)
-                        if moves:
-                            change = add(jump, sub(u, u_next))
-                            b1 = _slowly(binomials, i, e0, e1, e2, e3, d0, d1, d2, d3, sums, 1, here)
-                            b1 = add(b1, _within(m, y0, y1, y2, y3, c0, c1, c2, c3, sums, 1, here))
-                            along_0 = fma(b1, change, along_0)
-                            b2 = _slowly(binomials, i, f0, f1, f2, f3, d0, d1, d2, d3, sums, 2, here)
-                            b2 = add(b2, _within(m, z0, z1, z2, z3, c0, c1, c2, c3, sums, 2, here))
-                            along_1 = fma(b2, change, along_1)
-                        u_next = u
-                        if wanted:
-                            store(w_tile, i, g, at_s)
-                        slope = mul(load(p_tile, i, g), at_s)
-                        d_th = sub(d_th, slope)
-                        dv = slope
-                        if reset == VALUE:
-                            dv = fnma(reach, spike, dv)
-                        if outer:
-                            dv = add(dv, load(o_tile, i, g))
-                        partial = add(dv, b)
                     rest = count - quad
-                    if rest >= QUAD:
-                        _advance(fast, fast_rates, g, here, c0, c1, c2, c3)
+                    c1, c2, c3, h0, h1, h2, h3 = zero, zero, zero, zero, zero, zero, zero
+                    c0 = dv
+                    added, d0, d1, d2, d3 = _collect(dv, dv, added, d0, d1, d2, d3)
+                    b = _slowly(binomials, quad, a0, a1, a2, a3, added, d1, d2, d3, sums, here)
+                    b = add(b, _since(0, 0, s0, c0, c1, c2, c3, sums, here))
+                    all_told = sub(partial, b)
+                    store(d_tile, quad, g, mul(r, all_told))
+                    d_r = fma(all_told, x_next, d_r)
+                    x_next = load(x_tile, quad, g)
+                    u = mul(r, x_next)
+                    dv, jump, d_th, d_vr = _fired(
+                        quad, g, b, vr, d_th, d_vr, s_tile, p_tile, g_tile, v_tile, o_tile, w_tile, reset, detach, outer, wanted
+                    )
+                    if moves:
+                        h0 = add(jump, sub(u, u_next))
+                        x0, x1, x2, x3, y0, y1, y2, y3 = _pair(
+                            binomials, quad, h0, added, d1, d2, d3, x0, x1, x2, x3, y0, y1, y2, y3
+                        )
+                    u_next = u
+                    partial = add(dv, b)
+                    if rest > 1:
+                        c1 = dv
+                        added, d0, d1, d2, d3 = _collect(dv, dv, added, d0, d1, d2, d3)
+                        b = _slowly(binomials, quad + 1, a0, a1, a2, a3, added, d1, d2, d3, sums, here)
+                        b = add(b, _since(1, 0, s1, c0, c1, c2, c3, sums, here))
+                        all_told = sub(partial, b)
+                        store(d_tile, quad + 1, g, mul(r, all_told))
+                        d_r = fma(all_told, x_next, d_r)
+                        x_next = load(x_tile, quad + 1, g)
+                        u = mul(r, x_next)
+                        dv, jump, d_th, d_vr = _fired(
+                            quad + 1, g, b, vr, d_th, d_vr, s_tile, p_tile, g_tile, v_tile, o_tile, w_tile, reset, detach, outer, wanted
+                        )
+                        if moves:
+                            h1 = add(jump, sub(u, u_next))
+                            x0, x1, x2, x3, y0, y1, y2, y3 = _pair(
+                                binomials, quad + 1, h1, added, d1, d2, d3, x0, x1, x2, x3, y0, y1, y2, y3
+                            )
+                        u_next = u
+                        partial = add(dv, b)
+                    if rest > 2:
+                        c2 = dv
+                        added, d0, d1, d2, d3 = _collect(dv, dv, added, d0, d1, d2, d3)
+                        b = _slowly(binomials, quad + 2, a0, a1, a2, a3, added, d1, d2, d3, sums, here)
+                        b = add(b, _since(2, 0, s2, c0, c1, c2, c3, sums, here))
+                        all_told = sub(partial, b)
+                        store(d_tile, quad + 2, g, mul(r, all_told))
+                        d_r = fma(all_told, x_next, d_r)
+                        x_next = load(x_tile, quad + 2, g)
+                        u = mul(r, x_next)
+                        dv, jump, d_th, d_vr = _fired(
+                            quad + 2, g, b, vr, d_th, d_vr, s_tile, p_tile, g_tile, v_tile, o_tile, w_tile, reset, detach, outer, wanted
+                        )
+                        if moves:
+                            h2 = add(jump, sub(u, u_next))
+                            x0, x1, x2, x3, y0, y1, y2, y3 = _pair(
+                                binomials, quad + 2, h2, added, d1, d2, d3, x0, x1, x2, x3, y0, y1, y2, y3
+                            )
+                        u_next = u
+                        partial = add(dv, b)
+                    if rest > 3:
+                        c3 = dv
+                        added, d0, d1, d2, d3 = _collect(dv, dv, added, d0, d1, d2, d3)
+                        b = _slowly(binomials, quad + 3, a0, a1, a2, a3, added, d1, d2, d3, sums, here)
+                        b = add(b, _since(3, 0, s3, c0, c1, c2, c3, sums, here))
+                        all_told = sub(partial, b)
+                        store(d_tile, quad + 3, g, mul(r, all_told))
+                        d_r = fma(all_told, x_next, d_r)
+                        x_next = load(x_tile, quad + 3, g)
+                        u = mul(r, x_next)
+                        dv, jump, d_th, d_vr = _fired(
+                            quad + 3, g, b, vr, d_th, d_vr, s_tile, p_tile, g_tile, v_tile, o_tile, w_tile, reset, detach, outer, wanted
+                        )
+                        if moves:
+                            h3 = add(jump, sub(u, u_next))
+                            x0, x1, x2, x3, y0, y1, y2, y3 = _pair(
+                                binomials, quad + 3, h3, added, d1, d2, d3, x0, x1, x2, x3, y0, y1, y2, y3
+                            )
+                        u_next = u
+                        partial = add(dv, b)
+                        if moves:
+                            _weigh(fast, weighed, fast_rates, g, here, h0, h1, h2, h3)
+                            p1 = fma(h0, c0, fma(h1, c1, fma(h2, c2, fma(h3, c3, p1))))
+                            p2 = fma(h1, c0, fma(h2, c1, fma(h3, c2, p2)))
+                            p3 = fma(h2, c0, fma(h3, c1, p3))
+                            p4 = fma(h3, c0, p4)
+                        s0, s1, s2, s3 = _advance(fast, zero, fast_rates, g, here, c0, c1, c2, c3)
                     else:
                         _advance_once(fast, fast_rates, g, here, c0)
+                        _weigh_once(fast, weighed, fast_rates, g, h0)
                         if rest > 1:
                             _advance_once(fast, fast_rates, g, here, c1)
+                            _weigh_once(fast, weighed, fast_rates, g, h1)
                         if rest > 2:
                             _advance_once(fast, fast_rates, g, here, c2)
-                _advance_slow(slow, origin, losses, slow_rates, count, wide(d0), d1, d2, d3, g, here)
+                            _weigh_once(fast, weighed, fast_rates, g, h2)
+                if moves:
+                    _weigh_slow(slow, weighed_slow, slow_rates, g, here, x0, x1, x2, x3)
+                    _accumulate(products, 0, g, p1)
+                    _accumulate(products, 1, g, p2)
+                    _accumulate(products, 2, g, p3)
+                    _accumulate(products, 3, g, p4)
+                    _accumulate(products, 4, g, y0)
+                    _accumulate(products, 5, g, y1)
+                    _accumulate(products, 6, g, y2)
+                    _accumulate(products, 7, g, y3)
+                _advance_slow(slow, zero, losses, slow_rates, count, wide(d0), d1, d2, d3, g, here)
                 store(rows, 0, g, dv)
                 store(rows, 1, g, partial)
                 store(rows, 2, g, u_next)
                 store(rows, 3, g, x_next)
+                store(readings, 0, g, s0)
+                store(readings, 1, g, s1)
+                store(readings, 2, g, s2)
+                store(readings, 3, g, s3)
                 _accumulate(total, 0, g, d_r)
                 _accumulate(total, 1, g, d_th)
                 _accumulate(total, 2, g, d_vr)
-                _accumulate(total, 3, g, along_0)
-                _accumulate(total, 4, g, along_1)
+            if moves and (end // STRETCH % FLUSH == 0 or end <= STRETCH):
+                for k in range(F):
+                    for i in range(n):
+                        weighed_long[k, i] += weighed[k, i]
+                        weighed[k, i] = 0.0
             ahead = 1 if end == T else 0  # the gradient in a drive is known a step later
             for m in range(ahead, count):
                 for i in range(n):
@@ -469,14 +646,30 @@ def adjoint(
         for i in range(n):
             column = j + i if weights.shape[2] > 1 else 0
             dv, u, b = np.float64(rows[0, i]), np.float64(rows[2, i]), 0.0
+            for p in range(len(weights) - 1):
+                d_sums[3 + p, j + i] = 0.0
             for k in range(S + F):
+                gone = lost[k, column]
                 y = (slow[k, i] if k < S else np.float64(fast[k - S, i])) + dv
-                y -= y * lost[k, column]
+                y -= y * gone
                 if most > 0:
                     d_z[k, j + i] = weights[0, k, column] * y
                 b += weights[0, k, column] * y
-                for p in range(1, len(weights)):
-                    total[2 + p, i] += weights[p, k, column] * y * (z_in[min(k, most), j + i] - u)
+                if moves:
+                    y *= z_in[min(k, most), j + i] - u
+                    power = 1.0
+                    if k < S:
+                        y += weighed_slow[k, i]
+                        for p in range(MOMENTS):
+                            y += power * products[QUAD + p, i]
+                            power *= -gone
+                    else:
+                        y += weighed_long[k - S, i]
+                        for p in range(QUAD):
+                            power *= 1.0 - gone
+                            y += power * products[p, i]
+                    for p in range(len(weights) - 1):
+                        d_sums[3 + p, j + i] += weights[1 + p, k, column] * y
             if most > 0:
                 for k in range(S + F, len(d_z)):
                     d_z[k, j + i] = 0.0
@@ -485,7 +678,7 @@ def adjoint(
             last_one = rows[1, i] - b
             total[0, i] += last_one * current[0, j + i]
             d_current[0, j + i] = r_row[0, i] * last_one
-            for p in range(len(d_sums)):
+            for p in range(3):
                 d_sums[p, j + i] = total[p, i]
 
 

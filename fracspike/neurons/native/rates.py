@@ -69,10 +69,10 @@ class Split:
     r"""Coefficients of the two groups; ``*`` is nothing, or one column per neuron, filled up to LANES.
 
     Attributes:
-        fast: ``(F, 8 + 4 P, *)``: :math:`1 - d^j`, then :math:`w d^j` for each row of weights, j = 1, ..., 4.
-        slow: ``(S, 5 + 4 P, *)``: the loss, then :math:`w (-\lambda)^p` for each row of weights.
-        losses: ``(S, 2, *)`` float64: the loss of one step, and of a stretch.
-        sums: ``(1 + P, 9, *)``: share of the drive in the potential, kernel of the fast modes at lags 1 to 4,
+        fast: ``(F, 12, *)``: :math:`1 - d^j`, :math:`w d^j` and :math:`d^j` for j = 1, ..., 4.
+        slow: ``(S, 4, *)``: the loss :math:`\lambda`, then :math:`w (-\lambda)^p` for p = 1, 2, 3.
+        losses: ``(S, 3, *)`` float64: the loss of one step, and of a stretch, and the weight.
+        sums: ``(1, 12, *)``: kernel of the fast modes at lags 1 to 4, how it falls from 0 to 1, 1 to 2, ...,
             moments of the weights of the slow ones.
         binomials: ``(STRETCH, MOMENTS)``, of i + 1.
         lost: loss of each mode ``(K, 1)``, or ``(K, M)``, float64.
@@ -124,19 +124,19 @@ def split(
         for _ in range(QUAD - 1):
             kept.append(kept[-1] * (1 - lost))
             gone.append(gone[-1] + lost * (1 - gone[-1]))
-        read = [w_row * d for w_row in w for d in kept]
-        fast = torch.stack([*gone, *read], 1)
-        kernel = torch.stack([(w * d).sum(1) for d in kept], 1)
+        fast = torch.stack([*gone, *(w[0] * d for d in kept), *kept], 1)
+        kernel = torch.stack([(w[0] * d).sum(0) for d in kept])
+        lost_fast, w_fast = lost, w
         lost, w = loss[:slow], weights[:, :slow]
         powers = [torch.ones_like(lost)]
         for _ in range(MOMENTS - 1):
             powers.append(-lost * powers[-1])
-        slowly = torch.stack([lost, *(row * power for row in w for power in powers)], 1)
-        moments = torch.stack([(w * power).sum(1) for power in powers], 1)
-        share = torch.zeros_like(moments[:, :1])
-        share[0] = 1 - moments[0, 0]
-        sums = torch.cat([share, kernel, moments], 1)
-        losses = torch.stack([lost, -torch.expm1(STRETCH * torch.log1p(-lost))], 1)
+        slowly = torch.stack([lost, *(w[0] * power for power in powers[1:])], 1)
+        moments = torch.stack([(w[0] * power).sum(0) for power in powers])
+        rise = torch.stack([(w_fast[0] * lost_fast * d).sum(0) for d in [1, *kept[:-1]]])
+        rise[0] += 1 - weights[0].sum(0)  # the mode that decays at once
+        sums = torch.cat([kernel, rise, moments]).unsqueeze(0)
+        losses = torch.stack([lost, -torch.expm1(STRETCH * torch.log1p(-lost)), w[0]], 1)
         binomials = torch.tensor([[math.comb(i + 1, p) for p in range(MOMENTS)] for i in range(STRETCH)])
         return Split(
             fast.to(dtype).contiguous(),

@@ -16,6 +16,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
 LANES = 32  # neurons of a vector
+LINE = 64  # bytes that a cache moves at once
 FLAGS = ("contract", "nsz", "arcp")  # products may be fused with sums
 
 
@@ -186,3 +187,28 @@ def _step(comparison, text):
 
 at_least = _step(">=", "Return 1 where ``x >= y``, else 0.")
 above = _step(">", "Return 1 where ``x > y``, else 0.")
+
+
+def _prefetch(write, text):
+    @intrinsic
+    def operation(typing, array, row, column):
+        def generate(context, builder, signature, args):
+            kind = signature.args[0]
+            place = _place(context, builder, kind, *args)
+            byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+            function = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(ir.VoidType(), [byte, word, word, word]), "llvm.prefetch.p0"
+            )
+            for line in range(0, LANES, LINE // (kind.dtype.bitwidth // 8)):
+                where = builder.gep(place, [ir.Constant(ir.IntType(64), line)])
+                builder.call(function, [builder.bitcast(where, byte), *(word(n) for n in (write, 2, 1))])
+            return context.get_dummy_value()
+
+        return types.void(array, types.intp, types.intp), generate
+
+    operation.__doc__ = text
+    return operation
+
+
+expect = _prefetch(0, "Bring a vector that will be read into the cache.")
+expect_write = _prefetch(1, "Bring the place of a vector that will be written into the cache.")
