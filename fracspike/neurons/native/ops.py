@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,12 +42,16 @@ def _rows(current: Tensor, *rows: Tensor) -> list[Tensor]:
     return [row.to(current.dtype) for row in rows]
 
 
+def _fresh(shape: Sequence[int], like: Tensor) -> Tensor:
+    """Return an empty tensor in NumPy's memory, which asks the system for large pages and so is had sooner."""
+    return torch.from_numpy(np.empty(tuple(shape), np.float32 if like.dtype == torch.float32 else np.float64))
+
+
 def _empty(shape: Sequence[int], like: Tensor) -> Tensor:
     return like.new_empty(tuple(shape))
 
 
-@torch.library.custom_op("fracspike::potential", mutates_args=(), device_types="cpu")
-def potential(
+def run_potential(
     current: Tensor,
     resistance: Tensor,
     alpha: Tensor,
@@ -98,7 +103,7 @@ def potential(
         checks.all_finite("current", current)
     step = dt / tau
     found = unpack(grid, alpha, step, horizon, tol)
-    before, s, clamp, left = _like_potential(current, hold, period)
+    before, s, clamp, left = _like_potential(current, hold, period, _fresh)
     if not (restart or period or len(noise) or kind == KINDS["soft"]):
         groups = split(found, alpha, step, shape, current.dtype, tangents=False)
         end = z.new_empty(z.shape)
@@ -117,10 +122,17 @@ def potential(
     return before, s, clamp, end[: len(z)].clone(), left
 
 
-def _like_potential(current: Tensor, hold: Tensor, period: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _like_potential(
+    current: Tensor, hold: Tensor, period: int, empty: Any = _empty
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     rows, size = current.shape
-    clamp = _empty((rows if period else 0, size), current)
-    return _empty((rows, size), current), _empty((rows, size), current), clamp, torch.empty_like(hold)
+    clamp = empty((rows if period else 0, size), current)
+    return empty((rows, size), current), empty((rows, size), current), clamp, torch.empty_like(hold)
+
+
+potential = torch.library.custom_op(
+    "fracspike::potential", run_potential, mutates_args=(), device_types="cpu"
+)
 
 
 @potential.register_fake
@@ -199,8 +211,7 @@ def _(
     return torch.empty_like(s), torch.empty_like(before) if want_v else empty, torch.empty_like(z_out)
 
 
-@torch.library.custom_op("fracspike::adjoint", mutates_args=(), device_types="cpu")
-def adjoint(
+def run_adjoint(
     current: Tensor,
     resistance: Tensor,
     alpha: Tensor,
@@ -236,14 +247,14 @@ def adjoint(
     step = dt / tau
     found = unpack(grid, alpha, step, horizon, tol)
     size = current.shape[1]
-    d_current, d_resistance, d_threshold, d_v_reset, d_v, d_s = _like_adjoint(current, threshold, want_s)
+    d_current, d_resistance, d_threshold, d_v_reset, d_v, d_s = _like_adjoint(current, threshold, want_s, _fresh)
     if not (restart or len(clamp) or len(grad_z)):
         groups = split(found, alpha, step, shape, current.dtype, tangents=move)
         start = z if len(z) else v.unsqueeze(0)
         d_start, d_sums = torch.empty_like(start), threshold.new_empty((3 + 2 * move, size))
         quick.adjoint_in_threads(
             (current, *_rows(current, resistance, threshold, v_reset), start),
-            groups, (derivative, s, before, grad_s, grad_v), (reset, detach), (d_current, d_sums, d_start, d_s),
+            groups, (derivative, s, before, grad_s, grad_v), (reset, detach), (d_current, d_sums, d_start, d_s), move,
         )  # fmt: skip
         d_along = d_sums[3:]
         d_resistance, d_threshold, d_v_reset = (row.clone() for row in d_sums[:3])
@@ -286,18 +297,21 @@ def adjoint(
 
 
 def _like_adjoint(
-    current: Tensor, threshold: Tensor, want_s: bool
+    current: Tensor, threshold: Tensor, want_s: bool, empty: Any = _empty
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     rows, size = current.shape
     one, two, three, four = (torch.empty_like(threshold) for _ in range(4))
     return (
-        _empty((rows, size), current),
+        empty((rows, size), current),
         one,
         two,
         three,
         four,
-        _empty((rows if want_s else 0, size), current),
+        empty((rows if want_s else 0, size), current),
     )
+
+
+adjoint = torch.library.custom_op("fracspike::adjoint", run_adjoint, mutates_args=(), device_types="cpu")
 
 
 @adjoint.register_fake
@@ -337,7 +351,9 @@ def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     grad_s = torch.zeros_like(s) if grad_s is None else grad_s.contiguous()
     grad_v = empty if grad_v is None or grad_v.numel() == 0 else grad_v.contiguous()
     grad_z = empty.to(z) if grad_z is None else grad_z.contiguous()
-    *found, d_s = adjoint(*saved, *ctx.modes, *ctx.reset, *ctx.wants, grad_s, grad_v, grad_z)
+    # in the operator only if it must be seen: by a compiler, or to refuse a second derivative
+    seen = torch.is_grad_enabled() or torch.compiler.is_compiling()
+    *found, d_s = (adjoint if seen else run_adjoint)(*saved, *ctx.modes, *ctx.reset, *ctx.wants, grad_s, grad_v, grad_z)
     if not ctx.wants[0]:
         found[2] = found[3] = None
     return (*found, None, None, None, d_s if ctx.wants[1] else None, *[None] * 11)

@@ -24,7 +24,7 @@ potential for the change.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,14 +32,15 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from .rates import MOMENTS, QUAD, STRETCH, Split
+from .rates import LANES, MOMENTS, QUAD, STRETCH, Split
 from .threads import arrays, blocks_in_threads
-from .vectors import LANES, above, add, at_least, expect, expect_write, fill, fma, fnma, load, mul, narrow, pick, store, sub, wide
+from .vectors import above, add, at_least, expect, expect_write, fill, fma, fnma, load, mul, narrow, pick, store, sub, wide
 
 OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy"}
 PART = OPTIONS | {"forceinline": True}  # of a loop: vectors stay in registers
 WIDTH = 256  # neurons whose steps are copied together: long rows, and all of it in the second-level cache
 PADDING = LANES  # columns more than needed: rows a power of two apart would fall on one place in the cache
+SMALL = 1 << 17  # steps times neurons up to which one thread is enough
 FLUSH = 8  # stretches over which single precision adds up
 ABOVE = 1
 SUBTRACT, VALUE = 1, 2
@@ -687,7 +688,7 @@ def forward_in_threads(
     inputs: Sequence[Tensor], groups: Split, options: Sequence[Any], outputs: Sequence[Tensor]
 ) -> None:
     """Run `forward` on all blocks."""
-    _in_threads(forward, inputs, groups.loop, arrays(), options, outputs)
+    _in_threads(forward, arrays(*inputs), groups.loop, options, outputs)
 
 
 def adjoint_in_threads(
@@ -696,14 +697,23 @@ def adjoint_in_threads(
     sequences: Sequence[Tensor],
     options: Sequence[Any],
     outputs: Sequence[Tensor],
+    moves: bool,
 ) -> None:
-    """Run `adjoint` on all blocks."""
-    _in_threads(adjoint, inputs, groups.loop, arrays(groups.lost, groups.weights, *sequences), options, outputs)
+    """Run `adjoint` on all blocks, with the gradients along the weights if they move."""
+    weights = groups.weights if moves else groups.weights[:1]
+    more = (*groups.loop, groups.lost, weights, *arrays(*sequences))
+    _in_threads(adjoint, arrays(*inputs), more, options, outputs)
 
 
-def _in_threads(kernel, inputs, loop, more, options, outputs) -> None:
-    size = inputs[0].shape[1]
-    share = -(-size // (LANES * torch.get_num_threads())) * LANES
-    width = min(WIDTH, share)
-    arguments = (*arrays(*inputs, *loop), *more, *options, *arrays(*outputs), width)
-    blocks_in_threads(kernel, arguments, -(-size // width))
+def _in_threads(
+    kernel: Callable[..., None], inputs: Sequence[Any], more: Sequence[Any], options: Any, outputs: Any
+) -> None:
+    steps, size = inputs[0].shape
+    threads = torch.get_num_threads() if steps * size > SMALL else 1
+    width = min(WIDTH, -(-size // (LANES * threads)) * LANES)
+    arguments = (*inputs, *more, *options, *arrays(*outputs), width)
+    blocks = -(-size // width)
+    if threads == 1:
+        kernel(*arguments, 0, blocks)
+    else:
+        blocks_in_threads(kernel, arguments, blocks)

@@ -6,7 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -59,9 +64,13 @@ def padded(value: Tensor) -> Tensor:
 
 # -- for the quick kernels: modes in two groups -------------------------------------------------------------
 
+LANES = 32  # neurons of a vector
 QUAD = 4  # steps over which fast modes are taken at once
 STRETCH = 16  # steps over which slow modes are taken at once ...
 MOMENTS = 4  # ... with so many terms of (1 - loss)^steps
+
+
+Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -76,19 +85,19 @@ class Split:
             moments of the weights of the slow ones.
         binomials: ``(STRETCH, MOMENTS)``, of i + 1.
         lost: loss of each mode ``(K, 1)``, or ``(K, M)``, float64.
-        weights: ``(1 + P, K, 1)``, or ``(1 + P, K, M)``, float64.
+        weights: with their directions ``(3, K, 1)``, or ``(3, K, M)``, float64; the first are the weights.
     """
 
-    fast: Tensor
-    slow: Tensor
-    losses: Tensor
-    sums: Tensor
-    binomials: Tensor
-    lost: Tensor
-    weights: Tensor
+    fast: Array
+    slow: Array
+    losses: Array
+    sums: Array
+    binomials: Array
+    lost: Array
+    weights: Array
 
     @property
-    def loop(self) -> tuple[Tensor, ...]:
+    def loop(self) -> tuple[Array, ...]:
         """What both kernels take."""
         return self.fast, self.slow, self.losses, self.sums, self.binomials
 
@@ -96,54 +105,65 @@ class Split:
 def split(
     grid: Grid, alpha: Tensor, step: Tensor, shape: Sequence[int], dtype: torch.dtype, *, tangents: bool
 ) -> Split:
-    """Return modes in two groups; those are slow that MOMENTS terms describe to a tenth of the tolerance."""
-    shared = alpha.numel() == 1 and step.numel() == 1
+    """Return modes in two groups; those are slow that MOMENTS terms describe to a tenth of the tolerance.
+
+    What neurons share is kept from forward to backward.
+    """
+    if alpha.numel() == 1 and step.numel() == 1:
+        return _shared(grid, float(alpha), float(step), dtype)
     size = math.prod(shape)
 
-    def flat(value: Tensor) -> Tensor:
-        count = len(value)
-        if shared:
-            return value.reshape(count)
+    def flat(value: Tensor) -> Array:
         missing = len(shape) - (value.dim() - 1)
-        value = value.reshape(count, *([1] * missing), *value.shape[1:]).expand(count, *shape)
-        return functional.pad(value.reshape(count, -1), (0, -size % 32))
+        value = value.reshape(len(value), *([1] * missing), *value.shape[1:])
+        value = value.expand(len(value), *shape).reshape(len(value), -1)
+        return functional.pad(value, (0, -size % LANES)).numpy()
 
     with torch.no_grad():
-        loss = flat(grid.losses(step))[:-1]
         rows = [grid.weights(alpha)]
         if tangents:
             rows += [grid.tangents(alpha), grid.slopes(alpha)]
-        weights = torch.stack([flat(row)[:-1] for row in rows])
-        term = math.comb(STRETCH, MOMENTS)
-        most = (0.1 * grid.tol / term) ** (1 / MOMENTS)
-        largest = loss.reshape(len(loss), -1).amax(1)
-        slow = int((largest <= most).sum())
-        lost, w = loss[slow:], weights[:, slow:]
-        kept = [1 - lost]
-        gone = [lost]
-        for _ in range(QUAD - 1):
-            kept.append(kept[-1] * (1 - lost))
-            gone.append(gone[-1] + lost * (1 - gone[-1]))
-        fast = torch.stack([*gone, *(w[0] * d for d in kept), *kept], 1)
-        kernel = torch.stack([(w[0] * d).sum(0) for d in kept])
-        lost_fast, w_fast = lost, w
-        lost, w = loss[:slow], weights[:, :slow]
-        powers = [torch.ones_like(lost)]
-        for _ in range(MOMENTS - 1):
-            powers.append(-lost * powers[-1])
-        slowly = torch.stack([lost, *(w[0] * power for power in powers[1:])], 1)
-        moments = torch.stack([(w[0] * power).sum(0) for power in powers])
-        rise = torch.stack([(w_fast[0] * lost_fast * d).sum(0) for d in [1, *kept[:-1]]])
-        rise[0] += 1 - weights[0].sum(0)  # the mode that decays at once
-        sums = torch.cat([kernel, rise, moments]).unsqueeze(0)
-        losses = torch.stack([lost, -torch.expm1(STRETCH * torch.log1p(-lost)), w[0]], 1)
-        binomials = torch.tensor([[math.comb(i + 1, p) for p in range(MOMENTS)] for i in range(STRETCH)])
-        return Split(
-            fast.to(dtype).contiguous(),
-            slowly.to(dtype).contiguous(),
-            losses.contiguous(),
-            sums.to(dtype).contiguous(),
-            binomials.to(dtype),
-            loss.reshape(len(loss), -1),
-            weights.reshape(*weights.shape[:2], -1),
-        )
+        return _group(flat(grid.losses(step)), np.stack([flat(row) for row in rows]), grid.tol, dtype)
+
+
+@lru_cache(maxsize=64)
+def _shared(grid: Grid, alpha: float, step: float, dtype: torch.dtype) -> Split:
+    with torch.no_grad():
+        order = torch.tensor(alpha, dtype=torch.float64)
+        rows = [grid.weights(order), grid.tangents(order), grid.slopes(order)]
+        loss = grid.losses(torch.tensor(step, dtype=torch.float64))
+    return _group(loss.numpy(), np.stack([row.numpy() for row in rows]), grid.tol, dtype)
+
+
+def _group(loss: Array, weights: Array, tol: float, dtype: torch.dtype) -> Split:
+    loss, weights = loss[:-1], weights[:, :-1]  # what decays at once is no mode to the kernels
+    most = (0.1 * tol / math.comb(STRETCH, MOMENTS)) ** (1 / MOMENTS)
+    slow = int((loss.reshape(len(loss), -1).max(1) <= most).sum())
+    lost, w = loss[slow:], weights[0, slow:]
+    kept, gone = [1 - lost], [lost]
+    for _ in range(QUAD - 1):
+        gone.append(gone[-1] + lost * kept[-1])
+        kept.append(kept[-1] * kept[0])
+    fast = np.stack([*gone, *(w * d for d in kept), *kept], 1)
+    kernel = [(w * d).sum(0) for d in kept]
+    rise = [(w * lost * d).sum(0) for d in (1.0, *kept[:-1])]
+    rise[0] += 1 - weights[0].sum(0)  # the mode that decays at once
+    lost, w = loss[:slow], weights[0, :slow]
+    powers = [np.ones_like(lost)]
+    for _ in range(MOMENTS - 1):
+        powers.append(-lost * powers[-1])
+    moments = [(w * power).sum(0) for power in powers]
+    number = np.float32 if dtype == torch.float32 else np.float64
+
+    def ready(value: Array) -> Array:
+        return np.ascontiguousarray(value, number)
+
+    return Split(
+        fast=ready(fast),
+        slow=ready(np.stack([lost, *(w * power for power in powers[1:])], 1)),
+        losses=np.stack([lost, -np.expm1(STRETCH * np.log1p(-lost)), w], 1),
+        sums=ready(np.stack([*kernel, *rise, *moments])[None]),
+        binomials=ready(np.array([[math.comb(i + 1, p) for p in range(MOMENTS)] for i in range(STRETCH)])),
+        lost=loss.reshape(len(loss), -1),
+        weights=weights.reshape(*weights.shape[:2], -1),
+    )

@@ -15,7 +15,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
-LANES = 32  # neurons of a vector
+from .rates import LANES
+
 LINE = 64  # bytes that a cache moves at once
 FLAGS = ("contract", "nsz", "arcp")  # products may be fused with sums
 
