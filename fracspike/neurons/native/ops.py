@@ -12,6 +12,7 @@ horizon and tolerance), because how many there are depends on the values of alph
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ from fracspike.solvers import checks
 from .rates import modes, padded, split, unpack
 from .threads import arrays, blocks_in_threads
 
+LARGE = 1 << 25  # bytes from which on memory comes fresh from the system in any case
 LANES = 64  # neurons of a block, as in the kernels
 KINDS = {"at_least": 0, "above": 1, "soft": 2}
 RESETS = {"none": 0, "subtract": 1, "value": 2}
@@ -38,12 +40,19 @@ def _start(z: Tensor, v: Tensor, count: int) -> Tensor:
     return padded(z) if len(z) else v.expand(count, *v.shape).contiguous()
 
 
+def is_plain(x: Tensor) -> bool:
+    """Return whether nobody is to see an operator: no compiler, no tracer, whose tensors are of other types."""
+    return type(x) is Tensor and not torch.compiler.is_compiling()
+
+
 def _rows(current: Tensor, *rows: Tensor) -> list[Tensor]:
     return [row.to(current.dtype) for row in rows]
 
 
 def _fresh(shape: Sequence[int], like: Tensor) -> Tensor:
-    """Return an empty tensor in NumPy's memory, which asks the system for large pages and so is had sooner."""
+    """Return an empty tensor; a large one in NumPy's memory, which asks the system for large pages."""
+    if math.prod(shape) * like.element_size() < LARGE:
+        return _empty(shape, like)
     return torch.from_numpy(np.empty(tuple(shape), np.float32 if like.dtype == torch.float32 else np.float64))
 
 
@@ -351,9 +360,8 @@ def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     grad_s = torch.zeros_like(s) if grad_s is None else grad_s.contiguous()
     grad_v = empty if grad_v is None or grad_v.numel() == 0 else grad_v.contiguous()
     grad_z = empty.to(z) if grad_z is None else grad_z.contiguous()
-    # in the operator only if it must be seen: by a compiler, or to refuse a second derivative
-    seen = torch.is_grad_enabled() or torch.compiler.is_compiling()
-    *found, d_s = (adjoint if seen else run_adjoint)(*saved, *ctx.modes, *ctx.reset, *ctx.wants, grad_s, grad_v, grad_z)
+    run = run_adjoint if is_plain(s) and not torch.is_grad_enabled() else adjoint
+    *found, d_s = run(*saved, *ctx.modes, *ctx.reset, *ctx.wants, grad_s, grad_v, grad_z)
     if not ctx.wants[0]:
         found[2] = found[3] = None
     return (*found, None, None, None, d_s if ctx.wants[1] else None, *[None] * 11)
