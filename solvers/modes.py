@@ -148,11 +148,17 @@ def choose(alpha: Tensor, step: Tensor, horizon: int, tol: float) -> Grid:
     """
     low, high = (float(v) for v in torch.aminmax(step.detach().double()))
     cells = math.floor(CELL * math.log10(low) + 1e-9), math.ceil(CELL * math.log10(high) - 1e-9)
-    return _choose(_patches_of(alpha), cells[0], max(cells[1], cells[0] + 1), horizon, tol)
+    found = _choose(_patches_of(alpha), cells[0], max(cells[1], cells[0] + 1), horizon, tol)
+    if found is None:
+        raise ValueError(
+            f"`tol` must be within reach of float64, got {tol:g} for {horizon} steps; "
+            "use a larger tol or Full()"
+        )
+    return found
 
 
 @lru_cache(maxsize=256)
-def _choose(patches: tuple[int, ...], low: int, high: int, horizon: int, tol: float) -> Grid:
+def _choose(patches: tuple[int, ...], low: int, high: int, horizon: int, tol: float) -> Grid | None:
     first, last = 10 ** (low / CELL), 10 ** (high / CELL) * horizon
     narrow = (max(patches) + 1) / PATCHES > NARROW + 1e-9
     density = 0.5 * math.log10(1 / tol)
@@ -162,9 +168,7 @@ def _choose(patches: tuple[int, ...], low: int, high: int, horizon: int, tol: fl
             if all(_meets(grid, p) for p in sorted(patches, reverse=True)):
                 return grid
         density += 0.25
-    raise ValueError(
-        f"`tol` must be within reach of float64, got {tol:g} for {horizon} steps; use a larger tol or Full()"
-    )
+    return None
 
 
 def _meets(grid: Grid, patch: int) -> bool:

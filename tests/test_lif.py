@@ -524,3 +524,28 @@ def test_bad_current_is_named(current: object, error: type[Exception], message: 
 def test_a_surrogate_of_the_wrong_shape_is_named() -> None:
     with pytest.raises(ValueError, match=r"`surrogate` must keep the shape \(2, 3\)"):
         FractionalLIF(alpha=0.7, surrogate=torch.sum)(torch.ones(4, 2, 3))
+
+
+class TestOutOfReach:
+    """Time steps so small beside tau that no short sum of exponentials is good enough."""
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_by_default_the_whole_history_is_kept(self, dtype: torch.dtype) -> None:
+        lif = FractionalLIF(0.6, tau=1.0, dt=1e-11, reset="none")
+        current = torch.full((30, 2), 2.0, dtype=dtype)
+        run = lif.simulate(current)
+        t = 1e-11 * torch.arange(1, 31, dtype=torch.float64)
+        exact = -2.0 * torch.expm1(-(t**0.6) / math.gamma(1.6))  # E is that to order t^1.2
+        tol = 1e-5 if dtype == torch.float64 else 0.3  # 1 - E is 1e-7
+        torch.testing.assert_close(run.voltage[:, 0].double(), exact, rtol=tol, atol=0)
+        first = lif.simulate(current[:12])
+        second = lif.simulate(current[12:], first.state)
+        torch.testing.assert_close(second.voltage, run.voltage[12:])
+        assert "history" in str(lif.backend_report(current))
+
+    def test_a_memory_that_was_asked_for_is_refused(self) -> None:
+        lif = FractionalLIF(0.6, tau=1.0, dt=1e-11, memory=Exponentials(1e-7))
+        with pytest.raises(ValueError, match="`tol` must be within reach"):
+            lif(torch.ones(3, 1))
+        with pytest.raises(ValueError, match="`backend` 'native' cannot run this layer: no short sum"):
+            FractionalLIF(0.6, tau=1.0, dt=1e-11, backend="native")(torch.ones(3, 1))

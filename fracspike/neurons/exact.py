@@ -52,7 +52,9 @@ def simulate(lif: FractionalLIF, current: Tensor, state: State, *, traces: bool)
     if _wants_native(lif, current):
         run = _native(lif, current, state, memory, traces)
     if run is None:
-        run = lif._march(current, replace(state, grid=_grid(lif, state, memory)))
+        grid = _grid(lif, state, memory)
+        run = lif._march(current, replace(state, grid=grid))
+        run = replace(run, state=replace(run.state, grid=grid))
     end = run.state
     if not traces:
         return replace(run, spikes=run.spikes.to(dtype))
@@ -63,6 +65,20 @@ def simulate(lif: FractionalLIF, current: Tensor, state: State, *, traces: bool)
         pre_reset=run.pre_reset.to(dtype),
         state=replace(end, v=end.v.to(dtype), drive=end.drive.to(dtype), steps=done),
     )
+
+
+def within_reach(lif: FractionalLIF, dtype: torch.dtype, state: State | None) -> bool:
+    """Return whether modes serve the layer; with the default memory the whole history does where none do."""
+    if not lif._by_dtype or torch.compiler.is_compiling() or (state is not None and state.grid is not None):
+        return True
+    if state is not None and len(state.past):  # begun with the whole history
+        return False
+    try:
+        memory = _memory(lif, dtype)
+        modes.choose(lif.alpha, lif.dt / lif.tau.detach().double(), memory.horizon, memory.tol)
+    except ValueError:
+        return False
+    return True
 
 
 def membrane(lif: FractionalLIF, state: State, v_rest: Tensor) -> Modes:
@@ -107,6 +123,8 @@ def obstacle(lif: FractionalLIF, current: Tensor) -> str | None:
         return "a transform of torch.func is active"
     elif importlib.util.find_spec("numba") is None:
         return "Numba is not installed"
+    elif not within_reach(lif, current.dtype, None):
+        return "no short sum of exponentials serves so small a dt / tau, and the whole history is kept"
     return native.obstacle(lif.surrogate, current)
 
 

@@ -249,7 +249,7 @@ class FractionalLIF(NeuronModule):
         if state is None:
             state = self.initial_state(current[0])
         self._check_state(state, current)
-        if self._modal:
+        if self._modal and exact.within_reach(self, current.dtype, state):
             return exact.simulate(self, current, state, traces=traces)
         if self.backend == "native":
             exact.refuse(self, current)
@@ -323,11 +323,11 @@ class FractionalLIF(NeuronModule):
     def _membrane(self, state: State, steps: int, dtype: torch.dtype) -> Membrane:
         count = len(state.past) + steps + 1
         v_rest = self.v_rest.to(dtype)
-        if self._modal:
+        if state.grid is not None:
             return exact.membrane(self, state, v_rest)
         if self.method == EXACT:
             kernel = Propagator.kernel(self.alpha, self.tau, self.dt, count)
-            return Propagator(state, v_rest, kernel, self.memory)
+            return Propagator(state, v_rest, kernel, Full() if self._modal else self.memory)
         return self._differences(state, count, dtype)
 
     def _differences(self, state: State, count: int, dtype: torch.dtype, leaky: bool = True) -> Differences:
