@@ -120,8 +120,42 @@ class TestAgainstClosedForms:
         expected = 0.7 * mittag_leffler(-(t**alpha), alpha)
         torch.testing.assert_close(fall, expected, rtol=1e-6, atol=1e-6 * 0.7e-6)
 
+    @pytest.mark.parametrize(("dt", "alpha"), [(1e-4, 0.6), (0.05, 0.75), (0.05, 0.95), (100.0, 0.2)])
+    def test_single_precision_over_a_hundred_thousand_steps(self, dt: float, alpha: float) -> None:
+        lif = FractionalLIF(alpha=alpha, tau=1.0, dt=dt, reset="none", backend="native")
+        steps = torch.arange(1, 100_001, 97)
+        t = dt * steps.double()
+        relaxed = mittag_leffler(-(t**alpha), alpha)
+        rise = lif.simulate(torch.full((100_000, 1), 0.8)).voltage[steps - 1, 0].double()
+        torch.testing.assert_close(rise, 0.8 * (1 - relaxed), rtol=1e-6, atol=0)
+        start = lif.initial_state(torch.zeros(1), v=0.7)
+        fall = lif.simulate(torch.zeros(100_000, 1), start).voltage[steps - 1, 0].double()
+        torch.testing.assert_close(fall, 0.7 * relaxed, rtol=1e-6, atol=1e-6 * 0.7e-6)
+
 
 class TestGradients:
+    @pytest.mark.parametrize("alpha", [0.2, 0.6, 0.95])
+    @pytest.mark.parametrize("dt", [1e-4, 0.05, 100.0])
+    def test_single_precision_at_any_step(self, dt: float, alpha: float) -> None:
+        reached = 1 - mittag_leffler(-torch.tensor((10 * dt) ** alpha, dtype=F64), alpha).item()
+        current = noise(150, 20, scale=2 / reached)  # spikes after some ten steps
+        weights = noise(150, 20, seed=1)
+
+        def gradients(x: Tensor, **kwargs: Any) -> tuple[Tensor, list[Tensor]]:
+            lif = FractionalLIF(alpha, tau=1.0, dt=dt, surrogate="atan", learn=("alpha", "tau"), **kwargs)
+            x = x.clone().requires_grad_()
+            spikes = lif(x)
+            loss = (weights.to(x.dtype) * spikes).sum()
+            return spikes, list(torch.autograd.grad(loss, [x, *lif.parameters()]))
+
+        spikes, found = gradients(current.float(), backend="native")
+        fired, expected = gradients(current.float().double(), memory=Full())
+        assert fired.sum() > 10
+        assert torch.equal(spikes.double(), fired)
+        close([g.double() for g in found], expected, 2e-5)
+
+
+class TestGradientsOfEverything:
     @pytest.mark.parametrize(
         "kwargs", [{}, {"reset": "value"}, {"reset_memory": "restart"}, {"refractory": 1.0}]
     )

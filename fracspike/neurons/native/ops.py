@@ -41,7 +41,7 @@ def _start(z: Tensor, v: Tensor, count: int) -> Tensor:
 
 
 def is_plain(x: Tensor) -> bool:
-    """Return whether nobody is to see an operator: no compiler, no tracer, whose tensors are of other types."""
+    """Return whether nobody is to see an operator: no compiler, no tracer (which has its own tensors)."""
     return type(x) is Tensor and not torch.compiler.is_compiling()
 
 
@@ -256,14 +256,17 @@ def run_adjoint(
     step = dt / tau
     found = unpack(grid, alpha, step, horizon, tol)
     size = current.shape[1]
-    d_current, d_resistance, d_threshold, d_v_reset, d_v, d_s = _like_adjoint(current, threshold, want_s, _fresh)
+    d_current, d_resistance, d_threshold, d_v_reset, d_v, d_s = _like_adjoint(
+        current, threshold, want_s, _fresh
+    )
     if not (restart or len(clamp) or len(grad_z)):
         groups = split(found, alpha, step, shape, current.dtype, tangents=move)
         start = z if len(z) else v.unsqueeze(0)
         d_start, d_sums = torch.empty_like(start), threshold.new_empty((3 + 2 * move, size))
         quick.adjoint_in_threads(
             (current, *_rows(current, resistance, threshold, v_reset), start),
-            groups, (derivative, s, before, grad_s, grad_v), (reset, detach), (d_current, d_sums, d_start, d_s), move,
+            groups, (derivative, s, before, grad_s, grad_v), (reset, detach),
+            (d_current, d_sums, d_start, d_s), move,
         )  # fmt: skip
         d_along = d_sums[3:]
         d_resistance, d_threshold, d_v_reset = (row.clone() for row in d_sums[:3])
@@ -360,7 +363,7 @@ def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     grad_s = torch.zeros_like(s) if grad_s is None else grad_s.contiguous()
     grad_v = empty if grad_v is None or grad_v.numel() == 0 else grad_v.contiguous()
     grad_z = empty.to(z) if grad_z is None else grad_z.contiguous()
-    run = run_adjoint if is_plain(s) and not torch.is_grad_enabled() else adjoint
+    run: Any = run_adjoint if is_plain(s) and not torch.is_grad_enabled() else adjoint
     *found, d_s = run(*saved, *ctx.modes, *ctx.reset, *ctx.wants, grad_s, grad_v, grad_z)
     if not ctx.wants[0]:
         found[2] = found[3] = None

@@ -6,10 +6,11 @@ single precision enough, and the modes few, is that they are kept in two groups.
 **Fast modes** lose more than a thousandth or so in a step. They are kept as deviations from the drive,
 :math:`V_k = x_k - u`, to which every change of drive and every reset adds the same :math:`c_n`:
 
-.. math:: V_k \leftarrow d_k (V_k + c_n), \qquad c_n = J_{n-1} + u_{n-1} - u_n, \qquad v_n = u_n + \sum_k w_k V_k.
+.. math:: V_k \leftarrow d_k (V_k + c_n), \qquad c_n = J_{n-1} + u_{n-1} - u_n.
 
-They are read and advanced four steps at once: what was there at the start, ``reading`` of the four powers of d,
-and what is added within the four, by the kernel :math:`\sum_k w_k d_k^j`.
+They are advanced and read four steps at once: what was there at the start gives to each of the four, and what
+comes within the four is added by the kernel :math:`\sum_k w_k d_k^j`. They are read as :math:`x_k`, with the
+drive, so that nothing cancels near rest.
 
 **Slow modes** lose so little that they change once in STRETCH steps, in double precision. Within a stretch
 :math:`d^j = (1-\lambda)^j = \sum_p (-\lambda)^p \binom{j}{p}` with MOMENTS terms, so all of them together are
@@ -17,10 +18,12 @@ MOMENTS numbers read at its start and as many moments of what has been added sin
 :math:`D_p = \sum_l \binom{n-l+1}{p} c_l`, which take one addition each a step.
 
 The adjoint is the same recurrence back through time, with no drive and the gradient :math:`\delta` in the
-potential for the change.
+potential for the change. Along any direction of the weights the gradient is :math:`\sum_k w'_k G_k`, with
+:math:`G_k` the sum over time of the adjoint mode times the change that the step made.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
+# mypy: disable-error-code="call-arg,unreachable,var-annotated"
 
 from __future__ import annotations
 
@@ -32,203 +35,38 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from .parts import (
+    OPTIONS,
+    accumulate,
+    advance,
+    advance_once,
+    advance_slow,
+    collect,
+    finish,
+    fire,
+    fired,
+    gather,
+    lose,
+    pair,
+    put,
+    read,
+    read_slow,
+    read_slow_last,
+    scatter,
+    since,
+    slowly,
+    weigh,
+    weigh_once,
+    weigh_slow,
+)
 from .rates import LANES, MOMENTS, QUAD, STRETCH, Split
 from .threads import arrays, blocks_in_threads
-from .vectors import above, add, at_least, expect, expect_write, fill, fma, fnma, load, mul, narrow, pick, store, sub, wide
+from .vectors import add, expect, expect_write, fill, fma, load, mul, pick, store, sub, wide
 
-OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy"}
-PART = OPTIONS | {"forceinline": True}  # of a loop: vectors stay in registers
 WIDTH = 256  # neurons whose steps are copied together: long rows, and all of it in the second-level cache
-PADDING = LANES  # columns more than needed: rows a power of two apart would fall on one place in the cache
+PADDING = LANES  # columns more than needed: rows a power of two apart would share places in the cache
 SMALL = 1 << 17  # steps times neurons up to which one thread is enough
 FLUSH = 8  # stretches over which single precision adds up
-ABOVE = 1
-SUBTRACT, VALUE = 1, 2
-
-
-@njit(**OPTIONS)
-def _gather(tile, source, start, count, down, j, n):
-    """Copy steps of a block from a sequence; back through time if ``down``, from ``start`` on."""
-    for m in range(count):
-        t = start - m if down else start + m
-        for i in range(n):
-            tile[m, i] = source[t, j + i]
-
-
-@njit(**OPTIONS)
-def _scatter(target, tile, start, count, down, j, n):
-    """Copy steps of a block to a sequence, as `_gather` reads them."""
-    for m in range(count):
-        t = start - m if down else start + m
-        for i in range(n):
-            target[t, j + i] = tile[m, i]
-
-
-@njit(**PART)
-def _read(fast, u, coefficients, first, g, j):
-    """Return what the fast modes, drive included, give to each of the next four steps."""
-    zero = fill(0.0, u)
-    s0, s1, s2, s3 = zero, zero, zero, zero
-    for k in range(len(coefficients)):
-        y = add(load(fast, k, g), u)
-        s0 = fma(pick(coefficients, k, first, j), y, s0)
-        s1 = fma(pick(coefficients, k, first + 1, j), y, s1)
-        s2 = fma(pick(coefficients, k, first + 2, j), y, s2)
-        s3 = fma(pick(coefficients, k, first + 3, j), y, s3)
-    return s0, s1, s2, s3
-
-
-@njit(**PART)
-def _advance(fast, u, coefficients, g, j, c0, c1, c2, c3):
-    """Take the fast modes over four steps, and then do as `_read`."""
-    zero = fill(0.0, c0)
-    s0, s1, s2, s3 = zero, zero, zero, zero
-    rest = add(add(c1, c2), c3)
-    for k in range(len(coefficients)):
-        y = add(load(fast, k, g), c0)
-        fed = fnma(pick(coefficients, k, 2, j), c1, rest)
-        fed = fnma(pick(coefficients, k, 1, j), c2, fed)
-        fed = fnma(pick(coefficients, k, 0, j), c3, fed)
-        y = add(fnma(pick(coefficients, k, 3, j), y, y), fed)
-        store(fast, k, g, y)
-        y = add(y, u)
-        s0 = fma(pick(coefficients, k, 4, j), y, s0)
-        s1 = fma(pick(coefficients, k, 5, j), y, s1)
-        s2 = fma(pick(coefficients, k, 6, j), y, s2)
-        s3 = fma(pick(coefficients, k, 7, j), y, s3)
-    return s0, s1, s2, s3
-
-
-@njit(**PART)
-def _advance_once(fast, coefficients, g, j, c):
-    """Take the fast modes over one step."""
-    for k in range(len(coefficients)):
-        y = add(load(fast, k, g), c)
-        store(fast, k, g, fnma(pick(coefficients, k, 0, j), y, y))
-
-
-@njit(**PART)
-def _read_slow(slow, u, losses, coefficients, g, j):
-    """Return the moments of the slow modes: the first of them as they are, the others from the drive."""
-    zero, origin = fill(0.0, u), wide(u)
-    a0, a1, a2, a3 = wide(zero), zero, zero, zero
-    for k in range(len(coefficients)):
-        x = load(slow, k, g)
-        a0 = fma(pick(losses, k, 2, j), x, a0)
-        y = narrow(sub(x, origin), zero)
-        a1 = fma(pick(coefficients, k, 1, j), y, a1)
-        a2 = fma(pick(coefficients, k, 2, j), y, a2)
-        a3 = fma(pick(coefficients, k, 3, j), y, a3)
-    return narrow(a0, zero), a1, a2, a3
-
-
-@njit(**PART)
-def _advance_slow(slow, u, losses, coefficients, count, added, d1, d2, d3, g, j):
-    """Take the slow modes over a stretch in which ``added`` came to all; ``d`` its moments."""
-    origin = wide(u)
-    for k in range(len(losses)):
-        x = load(slow, k, g)
-        y = sub(x, origin)
-        if count == STRETCH:
-            left = fnma(pick(losses, k, 1, j), y, add(x, added))
-        else:
-            lost = pick(losses, k, 0, j)
-            z = y
-            for _ in range(count):
-                z = fnma(lost, z, z)
-            left = add(add(x, added), sub(z, y))
-        rate = pick(coefficients, k, 0, j)
-        later = mul(rate, fnma(rate, fnma(rate, d3, d2), d1))
-        store(slow, k, g, sub(left, wide(later)))
-
-
-@njit(**PART)
-def _since(m, first, s, x0, x1, x2, x3, sums, j):
-    """Add to ``s`` what came at steps 0 to m, by a kernel that begins at an item of ``sums``."""
-    s = fma(pick(sums, 0, first + m, j), x0, s)
-    if m > 0:
-        s = fma(pick(sums, 0, first + m - 1, j), x1, s)
-    if m > 1:
-        s = fma(pick(sums, 0, first + m - 2, j), x2, s)
-    if m > 2:
-        s = fma(pick(sums, 0, first + m - 3, j), x3, s)
-    return s
-
-
-@njit(**PART)
-def _slowly(binomials, i, a0, a1, a2, a3, added, d1, d2, d3, sums, j):
-    """Return what step ``i`` of a stretch sees of the slow modes."""
-    v = fma(pick(sums, 0, 8, j), added, a0)
-    v = fma(pick(binomials, i, 1, 0), a1, fma(pick(sums, 0, 9, j), d1, v))
-    v = fma(pick(binomials, i, 2, 0), a2, fma(pick(sums, 0, 10, j), d2, v))
-    return fma(pick(binomials, i, 3, 0), a3, fma(pick(sums, 0, 11, j), d3, v))
-
-
-@njit(**PART)
-def _collect(jump, c, added, d0, d1, d2, d3):
-    """Take a jump and a change into the sum and the moments of a stretch."""
-    d3 = add(d3, d2)
-    d2 = add(d2, d1)
-    d0 = add(d0, c)
-    d1 = add(d1, d0)
-    return add(added, jump), d0, d1, d2, d3
-
-
-@njit(**PART)
-def _fire(v_tile, s_tile, i, g, v, level, vr, kind, reset):
-    """Decide on the spikes of a step, and return what the reset adds to the potential."""
-    spike = above(v, level) if kind == ABOVE else at_least(v, level)
-    store(v_tile, i, g, v)
-    store(s_tile, i, g, spike)
-    if reset == SUBTRACT:
-        return mul(fill(-1.0, vr), mul(vr, spike))
-    if reset == VALUE:
-        return mul(sub(vr, v), spike)
-    return fill(0.0, vr)
-
-
-@njit(**PART)
-def _weigh(fast, weighed, coefficients, g, j, h0, h1, h2, h3):
-    """Add to the sums of the fast modes times ``h``, over four steps, what was there at their start."""
-    for k in range(len(coefficients)):
-        q = mul(pick(coefficients, k, 8, j), h0)
-        q = fma(pick(coefficients, k, 9, j), h1, q)
-        q = fma(pick(coefficients, k, 10, j), h2, q)
-        q = fma(pick(coefficients, k, 11, j), h3, q)
-        store(weighed, k, g, fma(load(fast, k, g), q, load(weighed, k, g)))
-
-
-@njit(**PART)
-def _weigh_once(fast, weighed, coefficients, g, h):
-    """Add to the sums of the fast modes times ``h`` one step."""
-    for k in range(len(coefficients)):
-        store(weighed, k, g, fma(load(fast, k, g), h, load(weighed, k, g)))
-
-
-@njit(**PART)
-def _weigh_slow(slow, weighed, coefficients, g, j, x0, x1, x2, x3):
-    """Add to the sums of the slow modes times ``h``, over a stretch, what was there at its start."""
-    for k in range(len(coefficients)):
-        rate = pick(coefficients, k, 0, j)
-        q = fnma(rate, fnma(rate, fnma(rate, x3, x2), x1), x0)
-        store(weighed, k, g, fma(load(slow, k, g), wide(q), load(weighed, k, g)))
-
-
-@njit(**PART)
-def _finish(fast, coefficients, g, j, count, c0, c1, c2):
-    """Take the fast modes over fewer than four steps, at the end of time."""
-    _advance_once(fast, coefficients, g, j, c0)
-    if count > 1:
-        _advance_once(fast, coefficients, g, j, c1)
-    if count > 2:
-        _advance_once(fast, coefficients, g, j, c2)
-
-
-@njit(**OPTIONS)
-def _put(row, source, j, n):
-    row[:] = 0.0
-    for i in range(n):
-        row[0, i] = source[j + i]
 
 
 @njit(**OPTIONS)
@@ -243,7 +81,8 @@ def forward(
         resistance: ``(M,)``, and so are threshold and v_reset, from rest.
         threshold: as said.
         v_reset: after a hard reset, or what a soft one takes off.
-        z_in: modes at the start ``(K, M)`` float64, slow, fast, then the one that decays at once; ``(1, M)`` if all alike.
+        z_in: modes at the start ``(K, M)`` float64, slow, fast, then the one that decays at once;
+            ``(1, M)`` if all are alike.
         fast_rates: see `rates.split`, and so are slow_rates, losses (float64), sums and binomials.
         slow_rates: as said.
         losses: as said.
@@ -277,9 +116,9 @@ def forward(
     for block in range(first, last):
         j = block * width
         n = min(width, M - j)
-        _put(level_row, threshold, j, n)
-        _put(reset_row, v_reset, j, n)
-        _put(r_row, resistance, j, n)
+        put(level_row, threshold, j, n)
+        put(reset_row, v_reset, j, n)
+        put(r_row, resistance, j, n)
         u_row[:] = 0.0
         jump_row[:] = 0.0
         for i in range(n):
@@ -289,14 +128,14 @@ def forward(
                 fast[k, i] = z_in[min(S + k, most), j + i]
         groups = range(0, n, LANES)
         for g in groups:
-            s0, s1, s2, s3 = _read(fast, load(u_row, 0, g), fast_rates, 4, g, j + g)
+            s0, s1, s2, s3 = read(fast, load(u_row, 0, g), fast_rates, 4, g, j + g)
             store(readings, 0, g, s0)
             store(readings, 1, g, s1)
             store(readings, 2, g, s2)
             store(readings, 3, g, s3)
         for start in range(0, T, STRETCH):
             count = min(STRETCH, T - start)
-            _gather(x_tile, current, start, count, False, j, n)
+            gather(x_tile, current, start, count, False, j, n)
             for g in groups:
                 here = j + g
                 level, vr, r = load(level_row, 0, g), load(reset_row, 0, g), load(r_row, 0, g)
@@ -305,9 +144,14 @@ def forward(
                     expect(current, min(start + STRETCH + i, T - 1), here)
                     expect_write(v_out, start + i, here)
                     expect_write(s_out, start + i, here)
-                origin = u
-                a0, a1, a2, a3 = _read_slow(slow, origin, losses, slow_rates, g, here)
-                s0, s1, s2, s3 = load(readings, 0, g), load(readings, 1, g), load(readings, 2, g), load(readings, 3, g)
+                start_u = u
+                a0, a1, a2, a3 = read_slow(slow, u, losses, slow_rates, g, here)
+                s0, s1, s2, s3 = (
+                    load(readings, 0, g),
+                    load(readings, 1, g),
+                    load(readings, 2, g),
+                    load(readings, 3, g),
+                )
                 zero = fill(0.0, u)
                 d0, d1, d2, d3, added = zero, zero, zero, zero, zero
                 for quad in range(0, count, QUAD):
@@ -316,54 +160,54 @@ def forward(
                     j0 = jump
                     u0 = mul(r, load(x_tile, quad, g))
                     c0 = add(j0, sub(u, u0))
-                    added, d0, d1, d2, d3 = _collect(j0, c0, added, d0, d1, d2, d3)
-                    v = _slowly(binomials, quad, a0, a1, a2, a3, added, d1, d2, d3, sums, here)
-                    v = add(v, _since(0, 0, s0, j0, j1, j2, j3, sums, here))
-                    v = _since(0, 4, v, u0, u1, u2, u3, sums, here)
-                    jump = _fire(v_tile, s_tile, quad, g, v, level, vr, kind, reset)
+                    added, d0, d1, d2, d3 = collect(j0, c0, added, d0, d1, d2, d3)
+                    v = slowly(binomials, quad, a0, a1, a2, a3, added, d1, d2, d3, sums, here)
+                    v = add(v, since(0, 0, s0, j0, j1, j2, j3, sums, here))
+                    v = since(0, 4, v, u0, u1, u2, u3, sums, here)
+                    jump = fire(v_tile, s_tile, quad, g, v, level, vr, kind, reset)
                     u = u0
                     if rest > 1:
                         j1 = jump
                         u1 = mul(r, load(x_tile, quad + 1, g))
                         c1 = add(j1, sub(u0, u1))
-                        added, d0, d1, d2, d3 = _collect(j1, c1, added, d0, d1, d2, d3)
-                        v = _slowly(binomials, quad + 1, a0, a1, a2, a3, added, d1, d2, d3, sums, here)
-                        v = add(v, _since(1, 0, s1, j0, j1, j2, j3, sums, here))
-                        v = _since(1, 4, v, u0, u1, u2, u3, sums, here)
-                        jump = _fire(v_tile, s_tile, quad + 1, g, v, level, vr, kind, reset)
+                        added, d0, d1, d2, d3 = collect(j1, c1, added, d0, d1, d2, d3)
+                        v = slowly(binomials, quad + 1, a0, a1, a2, a3, added, d1, d2, d3, sums, here)
+                        v = add(v, since(1, 0, s1, j0, j1, j2, j3, sums, here))
+                        v = since(1, 4, v, u0, u1, u2, u3, sums, here)
+                        jump = fire(v_tile, s_tile, quad + 1, g, v, level, vr, kind, reset)
                         u = u1
                     if rest > 2:
                         j2 = jump
                         u2 = mul(r, load(x_tile, quad + 2, g))
                         c2 = add(j2, sub(u1, u2))
-                        added, d0, d1, d2, d3 = _collect(j2, c2, added, d0, d1, d2, d3)
-                        v = _slowly(binomials, quad + 2, a0, a1, a2, a3, added, d1, d2, d3, sums, here)
-                        v = add(v, _since(2, 0, s2, j0, j1, j2, j3, sums, here))
-                        v = _since(2, 4, v, u0, u1, u2, u3, sums, here)
-                        jump = _fire(v_tile, s_tile, quad + 2, g, v, level, vr, kind, reset)
+                        added, d0, d1, d2, d3 = collect(j2, c2, added, d0, d1, d2, d3)
+                        v = slowly(binomials, quad + 2, a0, a1, a2, a3, added, d1, d2, d3, sums, here)
+                        v = add(v, since(2, 0, s2, j0, j1, j2, j3, sums, here))
+                        v = since(2, 4, v, u0, u1, u2, u3, sums, here)
+                        jump = fire(v_tile, s_tile, quad + 2, g, v, level, vr, kind, reset)
                         u = u2
                     if rest > 3:
                         j3 = jump
                         u3 = mul(r, load(x_tile, quad + 3, g))
                         c3 = add(j3, sub(u2, u3))
-                        added, d0, d1, d2, d3 = _collect(j3, c3, added, d0, d1, d2, d3)
-                        v = _slowly(binomials, quad + 3, a0, a1, a2, a3, added, d1, d2, d3, sums, here)
-                        v = add(v, _since(3, 0, s3, j0, j1, j2, j3, sums, here))
-                        v = _since(3, 4, v, u0, u1, u2, u3, sums, here)
-                        jump = _fire(v_tile, s_tile, quad + 3, g, v, level, vr, kind, reset)
+                        added, d0, d1, d2, d3 = collect(j3, c3, added, d0, d1, d2, d3)
+                        v = slowly(binomials, quad + 3, a0, a1, a2, a3, added, d1, d2, d3, sums, here)
+                        v = add(v, since(3, 0, s3, j0, j1, j2, j3, sums, here))
+                        v = since(3, 4, v, u0, u1, u2, u3, sums, here)
+                        jump = fire(v_tile, s_tile, quad + 3, g, v, level, vr, kind, reset)
                         u = u3
-                        s0, s1, s2, s3 = _advance(fast, u, fast_rates, g, here, c0, c1, c2, c3)
+                        s0, s1, s2, s3 = advance(fast, u, fast_rates, g, here, c0, c1, c2, c3)
                     else:
-                        _finish(fast, fast_rates, g, here, rest, c0, c1, c2)
-                _advance_slow(slow, origin, losses, slow_rates, count, wide(added), d1, d2, d3, g, here)
+                        finish(fast, fast_rates, g, here, rest, c0, c1, c2)
+                advance_slow(slow, start_u, losses, slow_rates, count, wide(added), d1, d2, d3, g, here)
                 store(u_row, 0, g, u)
                 store(jump_row, 0, g, jump)
                 store(readings, 0, g, s0)
                 store(readings, 1, g, s1)
                 store(readings, 2, g, s2)
                 store(readings, 3, g, s3)
-            _scatter(v_out, v_tile, start, count, False, j, n)
-            _scatter(s_out, s_tile, start, count, False, j, n)
+            scatter(v_out, v_tile, start, count, False, j, n)
+            scatter(s_out, s_tile, start, count, False, j, n)
         for i in range(n if len(z_out) else 0):
             for k in range(S):
                 z_out[k, j + i] = slow[k, i] + jump_row[0, i]
@@ -371,50 +215,6 @@ def forward(
                 z_out[S + k, j + i] = np.float64(fast[k, i]) + u_row[0, i] + jump_row[0, i]
             for k in range(S + F, len(z_out)):
                 z_out[k, j + i] = np.float64(u_row[0, i]) + jump_row[0, i]
-
-
-@njit(**PART)
-def _accumulate(total, row, g, part):
-    """Add to a sum over all time, in double precision."""
-    store(total, row, g, add(load(total, row, g), wide(part)))
-
-
-@njit(**PART)
-def _pair(binomials, i, h, added, d1, d2, d3, x0, x1, x2, x3, y0, y1, y2, y3):
-    """Add a step to the sums of ``h`` times what slow modes at the start give, and what came since."""
-    x1, y1 = fma(pick(binomials, i, 1, 0), h, x1), fma(h, d1, y1)
-    x2, y2 = fma(pick(binomials, i, 2, 0), h, x2), fma(h, d2, y2)
-    x3, y3 = fma(pick(binomials, i, 3, 0), h, x3), fma(h, d3, y3)
-    return add(x0, h), x1, x2, x3, fma(h, added, y0), y1, y2, y3
-
-
-@njit(**PART)
-def _fired(
-    i, g, reach, vr, d_th, d_vr, s_tile, p_tile, g_tile, v_tile, o_tile, w_tile, reset, detach, outer, wanted
-):
-    """Return the gradient in the potential before reset, what the reset added, and sums; see `adjoint`."""
-    spike, at_s = load(s_tile, i, g), load(g_tile, i, g)
-    jump = fill(0.0, vr)
-    if reset == SUBTRACT:
-        jump = sub(jump, mul(vr, spike))
-        d_vr = fnma(reach, spike, d_vr)
-        if not detach:
-            at_s = fnma(reach, vr, at_s)
-    elif reset == VALUE:
-        gap = sub(vr, load(v_tile, i, g))
-        jump = mul(gap, spike)
-        d_vr = fma(reach, spike, d_vr)
-        if not detach:
-            at_s = fma(reach, gap, at_s)
-    if wanted:
-        store(w_tile, i, g, at_s)
-    slope = mul(load(p_tile, i, g), at_s)
-    dv = slope
-    if reset == VALUE:
-        dv = fnma(reach, spike, dv)
-    if outer:
-        dv = add(dv, load(o_tile, i, g))
-    return dv, jump, sub(d_th, slope), d_vr
 
 
 @njit(**OPTIONS)
@@ -426,7 +226,16 @@ def adjoint(
     r"""Run blocks ``first`` to ``last`` back through time; see `kernels.adjoint` for the equations.
 
     Args:
-        current: as in `forward`, and so is what is not named here.
+        current: as in `forward`, and so is what says no more.
+        resistance: as said.
+        threshold: as said.
+        v_reset: as said.
+        z_in: as said.
+        fast_rates: as said.
+        slow_rates: as said.
+        losses: as said.
+        sums: as said.
+        binomials: as said.
         lost: loss of each mode ``(K, 1)`` or ``(K, M)``, float64.
         weights: weights and tangents, ``(1 + P, K, 1)`` or ``(1 + P, K, M)``, float64.
         derivative: of the step in the potential, ``(T, M)``.
@@ -440,6 +249,9 @@ def adjoint(
         d_sums: gradients ``(3 + P, M)`` float64 in resistance, threshold, v_reset, and along the tangents.
         d_z: in the modes at the start, like ``z_in``.
         d_s: at the spikes all told, ``(T, M)``, or ``(0, M)`` if it is not wanted.
+        width: as said.
+        first: as said.
+        last: as said.
     """
     T, M = current.shape
     F, S, most = len(fast_rates), len(slow_rates), len(z_in) - 1
@@ -459,13 +271,19 @@ def adjoint(
     fast, slow = np.zeros((max(F, 1), room), kind_of), np.zeros((max(S, 1), room))
     weighed, weighed_slow = np.zeros((max(F, 1), room), kind_of), np.zeros((max(S, 1), room))
     weighed_long, readings = np.zeros((max(F, 1), room)), np.zeros((QUAD, room), kind_of)
-    rows, total, products = np.zeros((4, room), kind_of), np.zeros((3, room)), np.zeros((QUAD + MOMENTS, room))
+    rows, total, products = (
+        np.zeros((4, room), kind_of),
+        np.zeros((3, room)),
+        np.zeros((QUAD + MOMENTS, room)),
+    )
     vr_row, r_row = np.zeros((1, room), kind_of), np.zeros((1, room), kind_of)
+    tiles = s_tile, p_tile, g_tile, v_tile, o_tile, w_tile
+    options = reset, detach, outer, wanted
     for block in range(first, last):
         j = block * width
         n = min(width, M - j)
-        _put(vr_row, v_reset, j, n)
-        _put(r_row, resistance, j, n)
+        put(vr_row, v_reset, j, n)
+        put(r_row, resistance, j, n)
         fast[:] = 0.0
         slow[:] = 0.0
         rows[:] = 0.0
@@ -477,18 +295,23 @@ def adjoint(
         products[:] = 0.0
         for end in range(T, 0, -STRETCH):
             count = min(STRETCH, end)
-            _gather(x_tile, current, end - 1, count, True, j, n)
-            _gather(p_tile, derivative, end - 1, count, True, j, n)
-            _gather(s_tile, s_in, end - 1, count, True, j, n)
-            _gather(g_tile, grad_s, end - 1, count, True, j, n)
+            gather(x_tile, current, end - 1, count, True, j, n)
+            gather(p_tile, derivative, end - 1, count, True, j, n)
+            gather(s_tile, s_in, end - 1, count, True, j, n)
+            gather(g_tile, grad_s, end - 1, count, True, j, n)
             if len(before):
-                _gather(v_tile, before, end - 1, count, True, j, n)
+                gather(v_tile, before, end - 1, count, True, j, n)
             if outer:
-                _gather(o_tile, grad_v, end - 1, count, True, j, n)
+                gather(o_tile, grad_v, end - 1, count, True, j, n)
             for g in range(0, n, LANES):
                 here = j + g
                 vr, r = load(vr_row, 0, g), load(r_row, 0, g)
-                dv, partial, u_next, x_next = load(rows, 0, g), load(rows, 1, g), load(rows, 2, g), load(rows, 3, g)
+                dv, partial, u_next, x_next = (
+                    load(rows, 0, g),
+                    load(rows, 1, g),
+                    load(rows, 2, g),
+                    load(rows, 3, g),
+                )
                 for i in range(count):
                     t = max(end - 1 - STRETCH - i, 0)
                     expect(current, t, here)
@@ -501,7 +324,9 @@ def adjoint(
                     if outer:
                         expect(grad_v, t, here)
                 zero = fill(0.0, vr)
-                a0, a1, a2, a3 = _read_slow(slow, zero, losses, slow_rates, g, here)
+                a0, a1, a2, a3 = read_slow(slow, zero, losses, slow_rates, g, here)
+                a4 = read_slow_last(slow, slow_rates, g, here)
+                share = pick(sums, 0, 13, here)
                 s0, s1, s2, s3 = (
                     load(readings, 0, g),
                     load(readings, 1, g),
@@ -516,111 +341,113 @@ def adjoint(
                     rest = count - quad
                     c1, c2, c3, h0, h1, h2, h3 = zero, zero, zero, zero, zero, zero, zero
                     c0 = dv
-                    added, d0, d1, d2, d3 = _collect(dv, dv, added, d0, d1, d2, d3)
-                    b = _slowly(binomials, quad, a0, a1, a2, a3, added, d1, d2, d3, sums, here)
-                    b = add(b, _since(0, 0, s0, c0, c1, c2, c3, sums, here))
-                    all_told = sub(partial, b)
+                    lost_now = lose(binomials, quad, dv, a1, a2, a3, a4, d0, d1, d2, d3, sums, here)
+                    added, d0, d1, d2, d3 = collect(dv, dv, added, d0, d1, d2, d3)
+                    rapid = since(0, 0, s0, c0, c1, c2, c3, sums, here)
+                    b = add(rapid, slowly(binomials, quad, a0, a1, a2, a3, added, d1, d2, d3, sums, here))
+                    all_told = add(sub(partial, rapid), lost_now)
                     store(d_tile, quad, g, mul(r, all_told))
                     d_r = fma(all_told, x_next, d_r)
                     x_next = load(x_tile, quad, g)
                     u = mul(r, x_next)
-                    dv, jump, d_th, d_vr = _fired(
-                        quad, g, b, vr, d_th, d_vr, s_tile, p_tile, g_tile, v_tile, o_tile, w_tile, reset, detach, outer, wanted
-                    )
+                    dv, jump, d_th, d_vr = fired(quad, g, b, vr, d_th, d_vr, tiles, options)
                     if moves:
                         h0 = add(jump, sub(u, u_next))
-                        x0, x1, x2, x3, y0, y1, y2, y3 = _pair(
+                        x0, x1, x2, x3, y0, y1, y2, y3 = pair(
                             binomials, quad, h0, added, d1, d2, d3, x0, x1, x2, x3, y0, y1, y2, y3
                         )
                     u_next = u
-                    partial = add(dv, b)
+                    partial = fma(share, dv, rapid)
                     if rest > 1:
                         c1 = dv
-                        added, d0, d1, d2, d3 = _collect(dv, dv, added, d0, d1, d2, d3)
-                        b = _slowly(binomials, quad + 1, a0, a1, a2, a3, added, d1, d2, d3, sums, here)
-                        b = add(b, _since(1, 0, s1, c0, c1, c2, c3, sums, here))
-                        all_told = sub(partial, b)
+                        lost_now = lose(binomials, quad + 1, dv, a1, a2, a3, a4, d0, d1, d2, d3, sums, here)
+                        added, d0, d1, d2, d3 = collect(dv, dv, added, d0, d1, d2, d3)
+                        rapid = since(1, 0, s1, c0, c1, c2, c3, sums, here)
+                        b = add(
+                            rapid, slowly(binomials, quad + 1, a0, a1, a2, a3, added, d1, d2, d3, sums, here)
+                        )
+                        all_told = add(sub(partial, rapid), lost_now)
                         store(d_tile, quad + 1, g, mul(r, all_told))
                         d_r = fma(all_told, x_next, d_r)
                         x_next = load(x_tile, quad + 1, g)
                         u = mul(r, x_next)
-                        dv, jump, d_th, d_vr = _fired(
-                            quad + 1, g, b, vr, d_th, d_vr, s_tile, p_tile, g_tile, v_tile, o_tile, w_tile, reset, detach, outer, wanted
-                        )
+                        dv, jump, d_th, d_vr = fired(quad + 1, g, b, vr, d_th, d_vr, tiles, options)
                         if moves:
                             h1 = add(jump, sub(u, u_next))
-                            x0, x1, x2, x3, y0, y1, y2, y3 = _pair(
+                            x0, x1, x2, x3, y0, y1, y2, y3 = pair(
                                 binomials, quad + 1, h1, added, d1, d2, d3, x0, x1, x2, x3, y0, y1, y2, y3
                             )
                         u_next = u
-                        partial = add(dv, b)
+                        partial = fma(share, dv, rapid)
                     if rest > 2:
                         c2 = dv
-                        added, d0, d1, d2, d3 = _collect(dv, dv, added, d0, d1, d2, d3)
-                        b = _slowly(binomials, quad + 2, a0, a1, a2, a3, added, d1, d2, d3, sums, here)
-                        b = add(b, _since(2, 0, s2, c0, c1, c2, c3, sums, here))
-                        all_told = sub(partial, b)
+                        lost_now = lose(binomials, quad + 2, dv, a1, a2, a3, a4, d0, d1, d2, d3, sums, here)
+                        added, d0, d1, d2, d3 = collect(dv, dv, added, d0, d1, d2, d3)
+                        rapid = since(2, 0, s2, c0, c1, c2, c3, sums, here)
+                        b = add(
+                            rapid, slowly(binomials, quad + 2, a0, a1, a2, a3, added, d1, d2, d3, sums, here)
+                        )
+                        all_told = add(sub(partial, rapid), lost_now)
                         store(d_tile, quad + 2, g, mul(r, all_told))
                         d_r = fma(all_told, x_next, d_r)
                         x_next = load(x_tile, quad + 2, g)
                         u = mul(r, x_next)
-                        dv, jump, d_th, d_vr = _fired(
-                            quad + 2, g, b, vr, d_th, d_vr, s_tile, p_tile, g_tile, v_tile, o_tile, w_tile, reset, detach, outer, wanted
-                        )
+                        dv, jump, d_th, d_vr = fired(quad + 2, g, b, vr, d_th, d_vr, tiles, options)
                         if moves:
                             h2 = add(jump, sub(u, u_next))
-                            x0, x1, x2, x3, y0, y1, y2, y3 = _pair(
+                            x0, x1, x2, x3, y0, y1, y2, y3 = pair(
                                 binomials, quad + 2, h2, added, d1, d2, d3, x0, x1, x2, x3, y0, y1, y2, y3
                             )
                         u_next = u
-                        partial = add(dv, b)
+                        partial = fma(share, dv, rapid)
                     if rest > 3:
                         c3 = dv
-                        added, d0, d1, d2, d3 = _collect(dv, dv, added, d0, d1, d2, d3)
-                        b = _slowly(binomials, quad + 3, a0, a1, a2, a3, added, d1, d2, d3, sums, here)
-                        b = add(b, _since(3, 0, s3, c0, c1, c2, c3, sums, here))
-                        all_told = sub(partial, b)
+                        lost_now = lose(binomials, quad + 3, dv, a1, a2, a3, a4, d0, d1, d2, d3, sums, here)
+                        added, d0, d1, d2, d3 = collect(dv, dv, added, d0, d1, d2, d3)
+                        rapid = since(3, 0, s3, c0, c1, c2, c3, sums, here)
+                        b = add(
+                            rapid, slowly(binomials, quad + 3, a0, a1, a2, a3, added, d1, d2, d3, sums, here)
+                        )
+                        all_told = add(sub(partial, rapid), lost_now)
                         store(d_tile, quad + 3, g, mul(r, all_told))
                         d_r = fma(all_told, x_next, d_r)
                         x_next = load(x_tile, quad + 3, g)
                         u = mul(r, x_next)
-                        dv, jump, d_th, d_vr = _fired(
-                            quad + 3, g, b, vr, d_th, d_vr, s_tile, p_tile, g_tile, v_tile, o_tile, w_tile, reset, detach, outer, wanted
-                        )
+                        dv, jump, d_th, d_vr = fired(quad + 3, g, b, vr, d_th, d_vr, tiles, options)
                         if moves:
                             h3 = add(jump, sub(u, u_next))
-                            x0, x1, x2, x3, y0, y1, y2, y3 = _pair(
+                            x0, x1, x2, x3, y0, y1, y2, y3 = pair(
                                 binomials, quad + 3, h3, added, d1, d2, d3, x0, x1, x2, x3, y0, y1, y2, y3
                             )
                         u_next = u
-                        partial = add(dv, b)
+                        partial = fma(share, dv, rapid)
                         if moves:
-                            _weigh(fast, weighed, fast_rates, g, here, h0, h1, h2, h3)
+                            weigh(fast, weighed, fast_rates, g, here, h0, h1, h2, h3)
                             p1 = fma(h0, c0, fma(h1, c1, fma(h2, c2, fma(h3, c3, p1))))
                             p2 = fma(h1, c0, fma(h2, c1, fma(h3, c2, p2)))
                             p3 = fma(h2, c0, fma(h3, c1, p3))
                             p4 = fma(h3, c0, p4)
-                        s0, s1, s2, s3 = _advance(fast, zero, fast_rates, g, here, c0, c1, c2, c3)
+                        s0, s1, s2, s3 = advance(fast, zero, fast_rates, g, here, c0, c1, c2, c3)
                     else:
-                        _advance_once(fast, fast_rates, g, here, c0)
-                        _weigh_once(fast, weighed, fast_rates, g, h0)
+                        advance_once(fast, fast_rates, g, here, c0)
+                        weigh_once(fast, weighed, fast_rates, g, h0)
                         if rest > 1:
-                            _advance_once(fast, fast_rates, g, here, c1)
-                            _weigh_once(fast, weighed, fast_rates, g, h1)
+                            advance_once(fast, fast_rates, g, here, c1)
+                            weigh_once(fast, weighed, fast_rates, g, h1)
                         if rest > 2:
-                            _advance_once(fast, fast_rates, g, here, c2)
-                            _weigh_once(fast, weighed, fast_rates, g, h2)
+                            advance_once(fast, fast_rates, g, here, c2)
+                            weigh_once(fast, weighed, fast_rates, g, h2)
                 if moves:
-                    _weigh_slow(slow, weighed_slow, slow_rates, g, here, x0, x1, x2, x3)
-                    _accumulate(products, 0, g, p1)
-                    _accumulate(products, 1, g, p2)
-                    _accumulate(products, 2, g, p3)
-                    _accumulate(products, 3, g, p4)
-                    _accumulate(products, 4, g, y0)
-                    _accumulate(products, 5, g, y1)
-                    _accumulate(products, 6, g, y2)
-                    _accumulate(products, 7, g, y3)
-                _advance_slow(slow, zero, losses, slow_rates, count, wide(d0), d1, d2, d3, g, here)
+                    weigh_slow(slow, weighed_slow, slow_rates, g, here, x0, x1, x2, x3)
+                    accumulate(products, 0, g, p1)
+                    accumulate(products, 1, g, p2)
+                    accumulate(products, 2, g, p3)
+                    accumulate(products, 3, g, p4)
+                    accumulate(products, 4, g, y0)
+                    accumulate(products, 5, g, y1)
+                    accumulate(products, 6, g, y2)
+                    accumulate(products, 7, g, y3)
+                advance_slow(slow, zero, losses, slow_rates, count, wide(d0), d1, d2, d3, g, here)
                 store(rows, 0, g, dv)
                 store(rows, 1, g, partial)
                 store(rows, 2, g, u_next)
@@ -629,9 +456,9 @@ def adjoint(
                 store(readings, 1, g, s1)
                 store(readings, 2, g, s2)
                 store(readings, 3, g, s3)
-                _accumulate(total, 0, g, d_r)
-                _accumulate(total, 1, g, d_th)
-                _accumulate(total, 2, g, d_vr)
+                accumulate(total, 0, g, d_r)
+                accumulate(total, 1, g, d_th)
+                accumulate(total, 2, g, d_vr)
             if moves and (end // STRETCH % FLUSH == 0 or end <= STRETCH):
                 for k in range(F):
                     for i in range(n):
@@ -642,11 +469,12 @@ def adjoint(
                 for i in range(n):
                     d_current[end - m, j + i] = d_tile[m, i]
             if wanted:
-                _scatter(d_s, w_tile, end - 1, count, True, j, n)
+                scatter(d_s, w_tile, end - 1, count, True, j, n)
         # the modes at the start: one more step back, and what came before it
         for i in range(n):
             column = j + i if weights.shape[2] > 1 else 0
             dv, u, b = np.float64(rows[0, i]), np.float64(rows[2, i]), 0.0
+            leaves = 0.0
             for p in range(len(weights) - 1):
                 d_sums[3 + p, j + i] = 0.0
             for k in range(S + F):
@@ -656,6 +484,7 @@ def adjoint(
                 if most > 0:
                     d_z[k, j + i] = weights[0, k, column] * y
                 b += weights[0, k, column] * y
+                leaves += weights[0, k, column] * (y * gone / (1.0 - gone) if k < S else -y)
                 if moves:
                     y *= z_in[min(k, most), j + i] - u
                     power = 1.0
@@ -676,12 +505,11 @@ def adjoint(
                     d_z[k, j + i] = 0.0
             else:
                 d_z[0, j + i] = b
-            last_one = rows[1, i] - b
+            last_one = rows[1, i] + leaves
             total[0, i] += last_one * current[0, j + i]
             d_current[0, j + i] = r_row[0, i] * last_one
             for p in range(3):
                 d_sums[p, j + i] = total[p, i]
-
 
 
 def forward_in_threads(

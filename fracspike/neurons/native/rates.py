@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-
 from functools import lru_cache
 from typing import Any
 
@@ -79,11 +78,11 @@ class Split:
 
     Attributes:
         fast: ``(F, 12, *)``: :math:`1 - d^j`, :math:`w d^j` and :math:`d^j` for j = 1, ..., 4.
-        slow: ``(S, 4, *)``: the loss :math:`\lambda`, then :math:`w (-\lambda)^p` for p = 1, 2, 3.
+        slow: ``(S, 5, *)``: the loss :math:`\lambda`, then :math:`w (-\lambda)^p` for p = 1, ..., 4.
         losses: ``(S, 3, *)`` float64: the loss of one step, and of a stretch, and the weight.
-        sums: ``(1, 12, *)``: kernel of the fast modes at lags 1 to 4, how it falls from 0 to 1, 1 to 2, ...,
-            moments of the weights of the slow ones.
-        binomials: ``(STRETCH, MOMENTS)``, of i + 1.
+        sums: ``(1, 14, *)``: kernel of the fast modes at lags 1 to 4, how it falls from 0 to 1, 1 to 2, ...,
+            moments 0 to 4 of the weights of the slow ones, and the weight of all others.
+        binomials: ``(STRETCH + 1, MOMENTS)``.
         lost: loss of each mode ``(K, 1)``, or ``(K, M)``, float64.
         weights: with their directions ``(3, K, 1)``, or ``(3, K, M)``, float64; the first are the weights.
     """
@@ -150,7 +149,7 @@ def _group(loss: Array, weights: Array, tol: float, dtype: torch.dtype) -> Split
     rise[0] += 1 - weights[0].sum(0)  # the mode that decays at once
     lost, w = loss[:slow], weights[0, :slow]
     powers = [np.ones_like(lost)]
-    for _ in range(MOMENTS - 1):
+    for _ in range(MOMENTS):
         powers.append(-lost * powers[-1])
     moments = [(w * power).sum(0) for power in powers]
     number = np.float32 if dtype == torch.float32 else np.float64
@@ -162,8 +161,8 @@ def _group(loss: Array, weights: Array, tol: float, dtype: torch.dtype) -> Split
         fast=ready(fast),
         slow=ready(np.stack([lost, *(w * power for power in powers[1:])], 1)),
         losses=np.stack([lost, -np.expm1(STRETCH * np.log1p(-lost)), w], 1),
-        sums=ready(np.stack([*kernel, *rise, *moments])[None]),
-        binomials=ready(np.array([[math.comb(i + 1, p) for p in range(MOMENTS)] for i in range(STRETCH)])),
+        sums=ready(np.stack([*kernel, *rise, *moments, 1 - moments[0]])[None]),
+        binomials=ready(np.array([[math.comb(i, p) for p in range(MOMENTS)] for i in range(STRETCH + 1)])),
         lost=loss.reshape(len(loss), -1),
         weights=weights.reshape(*weights.shape[:2], -1),
     )

@@ -107,7 +107,7 @@ def run(
     where = list(shape), neuron.dt, pack(grid), neuron.horizon, neuron.tol
     parts = (flat, resistance, alpha, tau, threshold, v_reset)
     with torch.no_grad():
-        potential = ops.run_potential if ops.is_plain(flat.detach()) else ops.potential
+        potential: Any = ops.run_potential if ops.is_plain(flat.detach()) else ops.potential
         before, spikes, clamp, end, left = potential(
             *(part.detach() for part in parts), shift, start.detach(), v.detach(),
             hold.reshape(size).contiguous(), *where, ops.KINDS[step.kind], step.slope, reset,
