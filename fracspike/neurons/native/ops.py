@@ -25,7 +25,8 @@ from fracspike.solvers import checks
 from .rates import modes, padded, split, unpack
 from .threads import arrays, blocks_in_threads
 
-LARGE = 1 << 25  # bytes from which on memory comes fresh from the system in any case
+PAGE = 1 << 21  # bytes of a large page
+LARGE = 2 * PAGE  # bytes from which on NumPy asks for them
 LANES = 64  # neurons of a block, as in the kernels
 KINDS = {"at_least": 0, "above": 1, "soft": 2}
 RESETS = {"none": 0, "subtract": 1, "value": 2}
@@ -50,10 +51,18 @@ def _rows(current: Tensor, *rows: Tensor) -> list[Tensor]:
 
 
 def _fresh(shape: Sequence[int], like: Tensor) -> Tensor:
-    """Return an empty tensor; a large one in NumPy's memory, which asks the system for large pages."""
-    if math.prod(shape) * like.element_size() < LARGE:
+    """Return an empty tensor; a large one in large pages of memory, of which the system must find fewer.
+
+    NumPy asks the system for them; they begin at multiples of their size.
+    """
+    item = like.element_size()
+    size = math.prod(shape) * item
+    if size < LARGE:
         return _empty(shape, like)
-    return torch.from_numpy(np.empty(tuple(shape), np.float32 if like.dtype == torch.float32 else np.float64))
+    room = np.empty(size + PAGE, np.uint8)
+    start = -room.ctypes.data % PAGE
+    kind = np.float32 if item == 4 else np.float64
+    return torch.from_numpy(room[start : start + size].view(kind).reshape(tuple(shape)))
 
 
 def _empty(shape: Sequence[int], like: Tensor) -> Tensor:
