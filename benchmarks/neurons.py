@@ -235,7 +235,7 @@ def beside_spikede(steps: int, size: int, path: str, who: str) -> Row:
         t = torch.arange(steps + 1, dtype=torch.float32)
         start = time.perf_counter()
         states = l1_integrate_tuple(rhs, (torch.zeros(size),), [alpha], t)
-        (torch.stack(states[0])[1:] * weights).sum().backward()
+        (torch.stack(states[0])[-steps:] * weights).sum().backward()
         value = time.perf_counter() - start
     grown = (peak() - before) / 2**20
     return {"steps": steps, "size": size, "layer": who, "seconds": value, "peak_mb": grown}
