@@ -58,7 +58,7 @@ class Words:
         Returns:
             ``(T, N, C)``; a gradient flows to ``weight``.
         """
-        constant = _Product.apply(weight, self._always)
+        constant = _product(self._always, weight)
         sometimes = self._sometimes
         papers = sometimes.shape[0]
         draws = generator.random((steps, sometimes.nnz), dtype=np.float32) <= sometimes.data
@@ -67,8 +67,7 @@ class Words:
         entry = np.flatnonzero(draws) % max(sometimes.nnz, 1)
         drawn = (np.ones(len(entry), np.float32), sometimes.indices[entry], before[starts])
         spikes = sparse.csr_matrix(drawn, shape=(steps * papers, sometimes.shape[1]))
-        varying = _Product.apply(weight, spikes)
-        return constant + varying.view(steps, papers, -1)
+        return constant + _product(spikes, weight).view(steps, papers, -1)
 
     @cached_property
     def _always(self) -> sparse.csr_matrix:
@@ -80,6 +79,11 @@ class Words:
         rest.data[rest.data >= 1.0] = 0.0
         rest.eliminate_zeros()
         return rest
+
+
+def _product(matrix: sparse.csr_matrix, weight: Tensor) -> Tensor:
+    product: Tensor = _Product.apply(weight, matrix)  # type: ignore[no-untyped-call]
+    return product
 
 
 class _Product(torch.autograd.Function):
