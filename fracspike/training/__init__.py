@@ -11,6 +11,10 @@ import importlib
 
 from fracspike.solvers import checks
 
+from .engine import Fitted, Whole, fit
+from .machine import Machine
+from .noise import Dropout, Noise
+from .settings import Settings
 from .task import Data, Images, Options, Task
 
 #: name -> module that holds it as ``TASK``; imported only when asked for
@@ -39,4 +43,18 @@ def get(name: str) -> Task:
     return task
 
 
-__all__ = ["TASKS", "Data", "Images", "Options", "Task", "get"]
+__all__ = [
+    "TASKS",
+    "Data",
+    "Dropout",
+    "Fitted",
+    "Images",
+    "Machine",
+    "Noise",
+    "Options",
+    "Settings",
+    "Task",
+    "Whole",
+    "fit",
+    "get",
+]
