@@ -27,7 +27,9 @@ from fracspike.solvers import checks
 from .places import Remote, Source, damaged, file, folder
 
 GRAPHS = ("cora", "citeseer")
-ORIGIN = "https://raw.githubusercontent.com/kimiyoung/planetoid/af6abf468a772cc055bec88c52e4d6f51b7c37e3/data/"
+ORIGIN = (
+    "https://raw.githubusercontent.com/kimiyoung/planetoid/af6abf468a772cc055bec88c52e4d6f51b7c37e3/data/"
+)
 SHA256 = {
     "ind.cora.x": "23cfa55d91c6f624233f5eb7b6e3f141f1bd2b2ae39608a63cf5d084bb27baab",
     "ind.cora.y": "94465c14eb53e04ca262198dcbb2521ee8af60fb3f3d546cd6ca24a511b0e7d1",
@@ -78,8 +80,6 @@ class _Matrix:
     """Stands in for SciPy's sparse matrix while a pickle is read: attributes, no behaviour."""
 
 
-
-
 #: all that a file may name; what is not here is refused, whatever it is
 _KNOWN = {
     ("numpy", "ndarray"): np.ndarray,
@@ -105,8 +105,8 @@ class _Unpickler(pickle.Unpickler):
 def load(place: str | Path | None = None, name: str = "cora") -> Graph:
     """Return a graph.
 
-    The 15 of Citeseer's 3327 papers that are missing from its test files have no word, no citation
-    and no class; they keep their place, labelled -1.
+    The 15 of Citeseer's 3327 papers that are missing from its test files have no word and no class;
+    they keep their place and their citations, labelled -1.
 
     Args:
         place: a folder with the files; by default wherever :func:`fracspike.data.folder` finds them,

@@ -10,6 +10,8 @@ from .report import Experiment, Row, Run
 
 #: name -> module that holds it as ``EXPERIMENT``; imported only when asked for
 MODULES = {
+    "binary-adding": "fracspike.experiments.binary_adding",
+    "fsnn-graph": "fracspike.experiments.fsnn_graph",
     "surrogates": "fracspike.experiments.surrogates",
     "teka2014": "fracspike.experiments.teka2014",
 }
