@@ -6,8 +6,9 @@ the second marking nine of them; the class is how many marked bits are 1, from 0
 
 The protocol is that of the authors' configuration of the feed-forward LIF: 50 000 samples, classes
 balanced, batches of 250, AdamW 5e-4 without decay, times 0.8 after every 10 of 50 epochs, cross entropy
-with labels smoothed by 0.2; hard reset, threshold 0.5, decay 0.98 per step, a rectangle of half-width 0.2 and
-height 1 as surrogate. They report the best epoch on the 2000 test samples; so it is here, beside the last epoch.
+with labels smoothed by 0.2; hard reset, threshold 0.5, decay 0.98 per step, a rectangle of half-width 0.2
+and height 1 as surrogate. They report the best epoch on the 2000 test samples; so it is here, beside the
+last epoch.
 
 The LIF of alpha 1 is theirs to rounding. At other orders tau stays, and a unit weight raises the
 potential by 1 in one step as theirs does, so orders are compared at equal drive.
@@ -183,7 +184,7 @@ def accuracy(model: nn.Module, part: TensorDataset) -> float:
     inputs, labels = part.tensors
     hits = [
         model(some).argmax(1) == right
-        for some, right in zip(inputs.split(BATCH), labels.split(BATCH), strict=True)
+        for some, right in zip(torch.split(inputs, BATCH), torch.split(labels, BATCH), strict=True)
     ]
     return float(torch.cat(hits).double().mean())
 

@@ -35,9 +35,12 @@ def measure(out: Run, cells: Iterable[Cell], work: Work, what: str) -> list[dict
 
     >>> import tempfile
     >>> calls = []
+    >>> def work(cell, folder):
+    ...     calls.append(cell)
+    ...     return {"y": cell["x"] ** 2}
     >>> with tempfile.TemporaryDirectory() as place:
     ...     for _ in range(2):
-    ...         done = measure(Run(Path(place)), [{"x": 3}], lambda c, _: calls.append(c) or {"y": 9}, "cells")
+    ...         done = measure(Run(Path(place)), [{"x": 3}], work, "cells")
     >>> done, len(calls)
     ([{'x': 3, 'y': 9}], 1)
     """

@@ -126,7 +126,7 @@ def normalised(adjacency: sparse.csr_matrix) -> sparse.csr_matrix:
 
 
 def laplacian(graph: Graph, columns: int) -> NDArray[np.float64]:
-    """Return eigenvectors of the normalised Laplacian, from the second smallest eigenvalue on: ``(N, columns)``."""
+    """Return eigenvectors of the normalised Laplacian, ``(N, columns)``, the smallest eigenvalue left out."""
     full = np.eye(len(graph.labels)) - normalised(graph.adjacency).toarray()
     _, vectors = linalg.eigh(full, subset_by_index=(1, columns))
     found: NDArray[np.float64] = vectors

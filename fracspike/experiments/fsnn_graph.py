@@ -5,8 +5,8 @@ paper's words, smoothed over its neighbours (:mod:`.citations`), and names the p
 of its spikes. DRSGNN has 32 further columns for the place in the graph, and learns its threshold.
 
 The protocol is that of the authors' released program: Adam 1e-3, weight decay 1e-4, gradients clipped at 1,
-batches of 32 papers, 100 epochs, the model that is best in validation. tau is :math:`\tau_0(1 + e^p)` with p = 0 at first, its power of
-alpha absorbed as everywhere in this library (``tau_a = tau**alpha``).
+100 epochs, the model that is best in validation; batches of 32 papers, as in their logs. The time step is
+0.1, tau is :math:`\tau_0(1 + e^p)`, p = 0 at first, its power of alpha absorbed (``tau_a = tau**alpha``).
 
 Each seed has its own split, initial weights and spikes; all variants of a seed share them, so differences
 between variants are differences within pairs.
@@ -73,7 +73,7 @@ class Network(nn.Module):
         super().__init__()
         self.linear = nn.Linear(columns, classes, bias=False)
         alpha, learned = cell["alpha"], cell["model"] == "DRSGNN"
-        self.neurons: nn.Module
+        self.neurons: FractionalLIF | CurrentReset
         if cell["neuron"] == "current":
             power = 1.0  # this one's tau is tau_a
             self.neurons = CurrentReset(alpha, 2 * TAU_0, DT, cell["surrogate"], learn_threshold=learned)
@@ -95,8 +95,8 @@ class Network(nn.Module):
 
     def forward(self, words: Words) -> Tensor:
         """Return the scores: ``(N, classes)``."""
-        scores: Tensor = self.neurons(words.currents(self.linear.weight.T, STEPS)).mean(0)
-        return scores
+        spikes: Tensor = self.neurons(words.currents(self.linear.weight.T, STEPS))
+        return spikes.mean(0)
 
 
 @dataclass(frozen=True)
@@ -258,7 +258,7 @@ TESTED = {"cora": 271, "citeseer": 333}  # papers in a tenth
 
 
 def tolerance(accuracy: float, dataset: str) -> float:
-    """Return twice the standard error of one split's accuracy, all in percent: 3.9 for Cora, 4.8 for Citeseer.
+    """Return twice the standard error of one split's accuracy, in percent: about 4 (Cora) or 5 (Citeseer).
 
     The published figures are of one split, and another split of as many papers differs by that much.
     """

@@ -55,7 +55,7 @@ class CurrentReset(nn.Module):
 
 
 class _March(torch.autograd.Function):
-    """All steps at once, compiled, with the adjoint written out: a graph of 100 steps takes 20 times as long."""
+    """All steps at once, compiled, the adjoint written out: a graph of 100 steps takes 20 times as long."""
 
     @staticmethod
     def forward(
