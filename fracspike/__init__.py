@@ -3,6 +3,35 @@
 __version__ = "0.1.0"
 
 from . import surrogate
-from .neurons import FractionalLIF, Simulation, State
+from .neurons import (
+    FractionalAdEx,
+    FractionalALIF,
+    FractionalCubaLIF,
+    FractionalIF,
+    FractionalIzhikevich,
+    FractionalLI,
+    FractionalLIF,
+    FractionalNeuron,
+    RecurrentFractionalALIF,
+    RecurrentFractionalLIF,
+    Simulation,
+    State,
+    distributed,
+)
 
-__all__ = ["FractionalLIF", "Simulation", "State", "surrogate"]
+__all__ = [
+    "FractionalALIF",
+    "FractionalAdEx",
+    "FractionalCubaLIF",
+    "FractionalIF",
+    "FractionalIzhikevich",
+    "FractionalLI",
+    "FractionalLIF",
+    "FractionalNeuron",
+    "RecurrentFractionalALIF",
+    "RecurrentFractionalLIF",
+    "Simulation",
+    "State",
+    "distributed",
+    "surrogate",
+]

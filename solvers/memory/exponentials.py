@@ -63,6 +63,8 @@ class Exponentials(Memory):
 
     Args:
         tol: largest relative error of the kernel, at any lag.
+        horizon: for the exact method of a neuron, which may go on from call to call: the number of steps over
+            which the tolerance holds. A solve of known length fits that length.
 
     Source: Lubich and Schaedle (2002), SIAM J. Sci. Comput. 24(1), for the idea; Jiang, Zhang, Zhang and
     Zhang (2017), Commun. Comput. Phys. 21(3), for the L1 scheme with a sum of exponentials.
@@ -74,9 +76,11 @@ class Exponentials(Memory):
     """
 
     tol: float = 1e-6
+    horizon: int = 1 << 17
 
     def __post_init__(self) -> None:
         checks.real("tol", self.tol, at_least=1e-13, below=1.0)
+        checks.positive_int("horizon", self.horizon)
 
     def fit(self, kernel: Tensor, dtype: torch.dtype = torch.float64) -> Fit:
         """Return the smallest fit found that meets the tolerance.
