@@ -112,7 +112,7 @@ def test_learnable_orders_are_one_for_each_neuron_and_get_a_gradient() -> None:
 
 def test_full_is_the_published_protocol() -> None:
     full = binary_adding.cells(binary_adding.FULL, 3)
-    assert {(c["epochs"], c["samples"], c["tests"], c["seed"]) for c in full} == {(50, 50_000, 2_000, 3)}
+    assert {(c["epochs"], c["samples"], c["batch"], c["seed"]) for c in full} == {(50, 50_000, 250, 3)}
     assert [(c["alpha"], c["learn"]) for c in full] == [
         (1.0, False),
         (0.9, False),

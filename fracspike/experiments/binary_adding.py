@@ -37,12 +37,13 @@ from fracspike.training import Settings, checkpoint, fit
 from .cells import Cell, measure
 from .report import Experiment, Row, Run, Value
 
-STEPS, MARKED, CLASSES, HIDDEN, BATCH = 100, 9, 10, 128, 250
+STEPS, MARKED, CLASSES, HIDDEN = 100, 9, 10, 128
 DECAY, THRESHOLD = 0.98, 0.5
 TAU = -1.0 / math.log(DECAY)  # steps
 SURROGATE = "rectangle:width=0.2,normalize=peak"
 START = 0.7  # of a learnable order
 SMOOTHING = 0.2  # of the labels
+PIECE = 250  # samples that are measured at once
 
 
 def draw(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -123,12 +124,14 @@ class Plan:
     Attributes:
         epochs: passes through the samples.
         samples: to learn from.
+        batch: of how many samples.
         tests: to measure on.
         orders: of the networks; one more learns its orders.
     """
 
     epochs: int
     samples: int = 50_000
+    batch: int = 250
     tests: int = 2_000
     orders: tuple[float, ...] = (1.0, 0.9, 0.7, 0.5, 0.3)
 
@@ -137,7 +140,8 @@ def train(cell: Cell, folder: Path) -> dict[str, Any]:
     """Train one network and measure it.
 
     Args:
-        cell: ``alpha``, ``learn``, ``seed``, ``epochs``, ``samples``, ``tests``, ``tau``, ``surrogate``.
+        cell: ``alpha``, ``learn``, ``seed``, ``epochs``, ``samples``, ``batch``, ``tests``, ``tau``,
+            ``surrogate``.
         folder: for checkpoints.
 
     Returns:
@@ -149,7 +153,7 @@ def train(cell: Cell, folder: Path) -> dict[str, Any]:
     settings = Settings(
         epochs=cell["epochs"],
         lr=5e-4,
-        batch_size=BATCH,
+        batch_size=cell["batch"],
         monitor="test",
         schedule="staircase",
         seed=cell["seed"],
@@ -184,7 +188,7 @@ def accuracy(model: nn.Module, part: TensorDataset) -> float:
     inputs, labels = part.tensors
     hits = [
         model(some).argmax(1) == right
-        for some, right in zip(torch.split(inputs, BATCH), torch.split(labels, BATCH), strict=True)
+        for some, right in zip(torch.split(inputs, PIECE), torch.split(labels, PIECE), strict=True)
     ]
     return float(torch.cat(hits).double().mean())
 
@@ -192,8 +196,8 @@ def accuracy(model: nn.Module, part: TensorDataset) -> float:
 # ---------------------------------------------------------------------------------------------
 # The experiment
 
-DEFAULT = Plan(epochs=5)
-QUICK = Plan(epochs=2, samples=1_000, tests=200, orders=(1.0, 0.5))
+DEFAULT = Plan(epochs=5, samples=20_000, batch=50)  # a fifth of the full run's steps, of a fifth the size
+QUICK = Plan(epochs=2, samples=1_000, batch=50, tests=200, orders=(1.0, 0.5))
 FULL = Plan(epochs=50)
 
 SOURCE = "Ma et al. 2025, table of neuron models"
@@ -209,9 +213,10 @@ OTHERS = {
 
 def cells(plan: Plan, seed: int) -> list[dict[str, Any]]:
     """Return the networks to train."""
-    common = {"seed": seed, "epochs": plan.epochs, "samples": plan.samples, "tests": plan.tests}
+    amount = {name: getattr(plan, name) for name in ("epochs", "samples", "batch", "tests")}
+    common = {"seed": seed, "tau": TAU, "surrogate": SURROGATE, **amount}
     kinds = [(order, False) for order in plan.orders] + [(START, True)]
-    return [{"alpha": a, "learn": learn, "tau": TAU, "surrogate": SURROGATE, **common} for a, learn in kinds]
+    return [{"alpha": alpha, "learn": learn, **common} for alpha, learn in kinds]
 
 
 def run(out: Run) -> list[Row]:
@@ -287,6 +292,7 @@ EXPERIMENT = Experiment(
         "surrogate": SURROGATE,
         "epochs": 1,
         "samples": 50_000,
+        "batch": 250,
         "tests": 2_000,
     },
     trial=trial,
