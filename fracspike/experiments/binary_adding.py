@@ -34,7 +34,7 @@ from fracspike.solvers import checks, mittag_leffler
 from fracspike.threads import one_thread
 from fracspike.training import Settings, checkpoint, fit
 
-from .cells import Cell, measure
+from .cells import TIME, Cell, measure
 from .report import Experiment, Row, Run, Value
 
 STEPS, MARKED, CLASSES, HIDDEN = 100, 9, 10, 128
@@ -239,7 +239,7 @@ def run(out: Run) -> list[Row]:
             Row(f"last instead of best epoch (%), {_title(each)}", None, "", round(100 * each["last"], 2))
             for each in results
         ),
-        Row("time of all trainings (s)", None, "", round(sum(each["seconds"] for each in results))),
+        Row(TIME, None, "", round(sum(each["seconds"] for each in results))),
     ]
     return rows
 

@@ -13,6 +13,8 @@ from fracspike.files import output_folder, write_json
 
 from .report import Run, versions
 
+#: what the row is called that says how long all cells took, over all goes
+TIME = "time of all trainings (s)"
 Cell = Mapping[str, Any]
 Work = Callable[[Cell, Path], Mapping[str, Any]]
 

@@ -35,7 +35,7 @@ from fracspike.threads import one_thread
 from fracspike.training import Settings, checkpoint, fit
 
 from . import citations
-from .cells import Cell, measure
+from .cells import TIME, Cell, measure
 from .citations import Words
 from .released import CurrentReset
 from .report import Experiment, Row, Run, Value
@@ -307,7 +307,7 @@ def run(out: Run) -> list[Row]:
         for d, share in certain.items()
     ]
     seconds = sum(each["seconds"] for each in results)
-    return [*rows, Row("time of all trainings (s)", None, "", round(seconds))]
+    return [*rows, Row(TIME, None, "", round(seconds))]
 
 
 def _of(results: Results, model: str, dataset: str, variant: Variant, name: str = "test") -> list[float]:
