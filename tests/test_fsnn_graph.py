@@ -33,6 +33,10 @@ def path_graph() -> Graph:
     return Graph(sparse.csr_matrix(words), adjacency, np.array([0, 1, 0, 1, -1]), 2)
 
 
+def _dense(words: Words) -> np.ndarray:
+    return words.certain.toarray() + words.uncertain.toarray()
+
+
 class TestWords:
     def test_a_hop_by_hand(self) -> None:
         graph = path_graph()
@@ -43,7 +47,7 @@ class TestWords:
                 if i == j or graph.adjacency[i, j]:
                     smooth[i] += graph.features.toarray()[j] / math.sqrt(degree[i] * degree[j])
         scores = (smooth - smooth.mean(0)) / smooth.std(0, ddof=1)
-        found = citations.words(graph).probability.toarray()
+        found = _dense(citations.words(graph))
         np.testing.assert_allclose(found, scores.clip(0, 1), atol=1e-7)
 
     def test_the_walk_returns_as_often_as_on_paper(self) -> None:
@@ -59,11 +63,11 @@ class TestWords:
         np.testing.assert_allclose(full @ vectors, vectors * values, atol=1e-10)
 
     def test_positions_add_columns(self) -> None:
-        assert citations.words(path_graph(), positions=4).probability.shape == (5, 6)
+        assert citations.words(path_graph(), positions=4).columns == 6
 
     def test_currents_are_those_of_independent_coins(self) -> None:
         probability = np.array([[0.3, 1.0, 0.0, 0.6], [0.0, 0.0, 0.0, 0.0], [0.9, 0.0, 0.2, 1.0]])
-        words = Words(sparse.csr_matrix(probability))
+        words = Words.of(probability)
         torch.manual_seed(0)
         weight = torch.eye(4)  # the currents are the spikes themselves
         spikes = words.currents(weight, 20_000)
@@ -77,7 +81,7 @@ class TestWords:
         assert torch.corrcoef(torch.stack((columns[1:, 0], columns[:-1, 0])))[0, 1].abs() < 0.03
 
     def test_the_gradient_of_the_currents_is_that_of_the_product(self) -> None:
-        words = Words(sparse.csr_matrix(np.array([[0.5, 1.0, 0.2], [0.7, 0.0, 0.4]])))
+        words = Words.of(np.array([[0.5, 1.0, 0.2], [0.7, 0.0, 0.4]]))
         weight = torch.randn(3, 2, requires_grad=True)
         torch.manual_seed(1)
         spikes = words.currents(torch.eye(3), 7)
@@ -88,8 +92,16 @@ class TestWords:
         (expected,) = torch.autograd.grad((spikes @ weight).square().sum(), weight)
         torch.testing.assert_close(found, expected)
 
+    def test_some_papers_are_drawn_like_all(self) -> None:
+        everything = Words.of(np.array([[0.5, 1.0], [0.0, 0.0], [0.0, 1.0], [1.0, 0.25]]))
+        some = everything[np.array([3, 1, 0])]
+        torch.manual_seed(0)
+        means = some.currents(torch.eye(2), 20_000).mean(0)
+        expected = torch.tensor([[1.0, 0.25], [0.0, 0.0], [0.5, 1.0]])
+        assert (means - expected).abs().max() < 0.015
+
     def test_torchs_random_state_decides_the_spikes(self) -> None:
-        words = Words(sparse.csr_matrix(np.full((3, 5), 0.5)))
+        words = Words.of(np.full((3, 5), 0.5))
 
         def drawn(seed: int) -> torch.Tensor:
             torch.manual_seed(seed)

@@ -13,9 +13,9 @@ arXiv:2507.16937.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
+import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -33,19 +33,34 @@ class Words:
     """The words of some papers, to be drawn as spikes.
 
     Attributes:
-        probability: sparse ``(N, F)``; what is not stored never spikes, 1 always does.
+        certain: sparse ``(M, F)``, what spikes at every step.
+        uncertain: sparse ``(M, F)``, probabilities between 0 and 1; what is in neither never spikes.
+        papers: which of the M papers, ``(N,)``.
     """
 
-    probability: sparse.csr_matrix
+    certain: sparse.csr_matrix
+    uncertain: sparse.csr_matrix
+    papers: NDArray[np.int64]
 
-    def of(self, papers: NDArray[np.int64]) -> Words:
-        """Return the words of some of the papers."""
-        return Words(self.probability[papers])
+    @classmethod
+    def of(cls, probability: NDArray[np.float64]) -> Words:
+        """Return the words of all papers, given their probabilities ``(M, F)``."""
+        certain, uncertain = probability >= 1.0, np.where(probability < 1.0, probability, 0.0)
+        papers = np.arange(len(probability))
+        return cls(sparse.csr_matrix(certain), sparse.csr_matrix(uncertain, dtype=np.float32), papers)
 
     @property
-    def certain(self) -> float:
+    def columns(self) -> int:
+        """How many words there are."""
+        return int(self.certain.shape[1])
+
+    @property
+    def share(self) -> float:
         """The share of the words that can spike which spike at every step."""
-        return float((self.probability.data >= 1.0).mean())
+        return float(self.certain.nnz / (self.certain.nnz + self.uncertain.nnz))
+
+    def __getitem__(self, chosen: NDArray[np.int64]) -> Words:
+        return Words(self.certain, self.uncertain, self.papers[chosen])
 
     def currents(self, weight: Tensor, steps: int) -> Tensor:
         r"""Return :math:`W s_t` for spikes drawn afresh at each step, by torch's random state.
@@ -57,46 +72,67 @@ class Words:
         Returns:
             ``(T, N, C)``; a gradient flows to ``weight``.
         """
-        constant = _product(self._always, weight)
-        sometimes = self._sometimes
-        papers = sometimes.shape[0]
+        ends = np.diff(self.uncertain.indptr)[self.papers].cumsum()
         fast = np.random.default_rng(int(torch.randint(2**62, ())))  # torch's own takes five times as long
-        draws = fast.random((steps, sometimes.nnz), dtype=np.float32) <= sometimes.data
-        before = np.pad(draws.cumsum(dtype=np.int64), (1, 0))  # spikes before each draw, for where rows start
-        starts = np.append(np.arange(steps)[:, None] * sometimes.nnz + sometimes.indptr[:-1], draws.size)
-        entry = np.flatnonzero(draws) % max(sometimes.nnz, 1)
-        drawn = (np.ones(len(entry), np.float32), sometimes.indices[entry], before[starts])
-        spikes = sparse.csr_matrix(drawn, shape=(steps * papers, sometimes.shape[1]))
-        return constant + _product(spikes, weight).view(steps, papers, -1)
-
-    @cached_property
-    def _always(self) -> sparse.csr_matrix:
-        return sparse.csr_matrix(self.probability >= 1.0, dtype=np.float32)
-
-    @cached_property
-    def _sometimes(self) -> sparse.csr_matrix:
-        rest = self.probability.astype(np.float32)
-        rest.data[rest.data >= 1.0] = 0.0
-        rest.eliminate_zeros()
-        return rest
-
-
-def _product(matrix: sparse.csr_matrix, weight: Tensor) -> Tensor:
-    product: Tensor = _Product.apply(weight, matrix)  # type: ignore[no-untyped-call]
-    return product
+        draws = fast.random((steps, ends[-1]), dtype=np.float32)
+        product: Tensor = _Product.apply(weight, self, draws)  # type: ignore[no-untyped-call]
+        return product
 
 
 class _Product(torch.autograd.Function):
-    """A sparse matrix times a weight: SciPy's, ten times as fast here as torch's own."""
+    """Drawn words times a weight."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, matrix: sparse.csr_matrix) -> Tensor:
-        ctx.matrix = matrix
-        return torch.from_numpy(matrix @ weight.detach().numpy())
+    def forward(ctx: Any, weight: Tensor, words: Words, draws: NDArray[np.float32]) -> Tensor:
+        ctx.words, ctx.draws = words, draws
+        found = np.zeros((len(draws), len(words.papers), weight.shape[1]), np.float32)
+        _add(found, np.ascontiguousarray(weight.detach().numpy()), *_arrays(words), draws, False)
+        return torch.from_numpy(found)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return torch.from_numpy(ctx.matrix.T @ grad.numpy()), None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        of_weight = np.zeros((ctx.words.columns, grad.shape[-1]), np.float32)
+        _add(np.ascontiguousarray(grad.numpy()), of_weight, *_arrays(ctx.words), ctx.draws, True)
+        return torch.from_numpy(of_weight), None, None
+
+
+def _arrays(words: Words) -> tuple[NDArray[Any], ...]:
+    certain, uncertain = words.certain, words.uncertain
+    both = (certain.indptr, certain.indices, uncertain.indptr, uncertain.indices, uncertain.data)
+    return (words.papers, *both)
+
+
+@numba.njit(cache=True)
+def _add(  # type: ignore[no-untyped-def]
+    current, weight, papers, certain_rows, certain, uncertain_rows, uncertain, probability, draws, back
+):
+    """Add the rows of ``weight`` that spike to ``current``, or, going back, ``current`` to those rows."""
+    steps, _, classes = current.shape
+    first = 0  # draw of the paper
+    for n in range(len(papers)):
+        total = np.zeros(classes, current.dtype)
+        rows = certain[certain_rows[papers[n]] : certain_rows[papers[n] + 1]]
+        if back:
+            for t in range(steps):
+                total += current[t, n]
+            for row in rows:
+                weight[row] += total
+        else:
+            for row in rows:
+                total += weight[row]
+            for t in range(steps):
+                current[t, n] += total
+        begin, end = uncertain_rows[papers[n]], uncertain_rows[papers[n] + 1]
+        for t in range(steps):
+            for k in range(end - begin):
+                if draws[t, first + k] <= probability[begin + k]:
+                    row = uncertain[begin + k]
+                    for c in range(classes):
+                        if back:
+                            weight[row, c] += current[t, n, c]
+                        else:
+                            current[t, n, c] += weight[row, c]
+        first += end - begin
 
 
 def words(graph: Graph, positions: int = 0, seed: int = 0) -> Words:
@@ -115,7 +151,7 @@ def words(graph: Graph, positions: int = 0, seed: int = 0) -> Words:
         signs = np.random.default_rng(seed).choice((-1.0, 1.0), positions // 2)
         where = (laplacian(graph, positions // 2) * signs, walk(graph, positions // 2))
         scores = np.hstack((scores, *where))
-    return Words(sparse.csr_matrix(scores.clip(0.0, 1.0)))
+    return Words.of(scores.clip(0.0, 1.0))
 
 
 def normalised(adjacency: sparse.csr_matrix) -> sparse.csr_matrix:

@@ -110,7 +110,7 @@ class Papers:
         return len(self.labels)
 
     def __getitem__(self, index: Any) -> Papers:
-        return Papers(self.words.of(index.numpy()), self.labels[index])
+        return Papers(self.words[index.numpy()], self.labels[index])
 
 
 @cache
@@ -152,7 +152,7 @@ def train(cell: Cell, data: Path | None, folder: Path | None) -> dict[str, float
     )
     with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(cell["seed"])
-        network = Network(test.words.probability.shape[1], _graph(data, cell["dataset"]).classes, cell)
+        network = Network(test.words.columns, _graph(data, cell["dataset"]).classes, cell)
         done = fit(
             network,
             learn,
@@ -301,7 +301,7 @@ def run(out: Run) -> list[Row]:
         for model, dataset in product(plan.variants, plan.datasets)
         for row in _rows(model, dataset, plan.variants[model], results, judge=not out.quick)
     ]
-    certain = {d: citations.words(_graph(out.data, d)).certain for d in plan.datasets}
+    certain = {d: _words(out.data, d, 0).share for d in plan.datasets}
     rows += [
         Row(f"share of the words that spike which always do (%), {d}", None, "", round(100 * share, 1))
         for d, share in certain.items()
