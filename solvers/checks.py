@@ -90,6 +90,8 @@ def all_finite(name: str, value: Tensor) -> Tensor:
         raise TypeError(f"`{name}` must be a torch.Tensor, got {type(value).__name__}; use torch.as_tensor")
     if not value.is_floating_point():
         raise TypeError(f"`{name}` must be a floating-point tensor, got {value.dtype}; call .float() first")
+    if bool(torch.isfinite(value.detach().sum())):  # one pass, and no tensor of Booleans
+        return value
     finite = torch.isfinite(value.detach())
     if not bool(finite.all()):
         index = tuple(int(i) for i in (~finite).nonzero()[0])

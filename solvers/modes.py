@@ -102,6 +102,10 @@ class Grid:
         """Return the weights of dE/dlog(tau) at fixed decays: ``(K, *)``, float64, sum 0."""
         return self._interpolate(alpha, 1)
 
+    def tangents(self, alpha: Tensor) -> Tensor:
+        """Return the derivatives of the weights of E in alpha: ``(K, *)``, float64, sum 0."""
+        return self._interpolate(alpha, 2)
+
     def error(self, alpha: Tensor) -> float:
         """Return the certificate: the largest relative error of E (and 1 - E) on the patches of ``alpha``."""
         return max(_table(self, p).error for p in _patches_of(alpha))
@@ -268,7 +272,11 @@ def _evaluate(table: _Table, alpha: Tensor, what: int) -> Tensor:
     """Evaluate the Chebyshev series at ``alpha``: ``(K, *)``."""
     angle = torch.acos(((alpha - table.centre) / table.half).clamp(-1.0, 1.0))
     degree = torch.arange(NODES, dtype=torch.float64, device=alpha.device)
-    basis = torch.cos(angle.unsqueeze(-1) * degree)
+    if what == 2:  # the derivative of cos(n arccos x)
+        basis = degree * torch.sin(angle.unsqueeze(-1) * degree) / angle.sin().unsqueeze(-1) / table.half
+        what = 0
+    else:
+        basis = torch.cos(angle.unsqueeze(-1) * degree)
     return (basis @ table.coefficients[what].to(alpha.device)).movedim(-1, 0)
 
 

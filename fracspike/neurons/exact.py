@@ -122,17 +122,19 @@ def _native(lif: FractionalLIF, current: Tensor, state: State, traces: bool) -> 
     """Run the compiled loop; None if the surrogate turns out not to step as it promised."""
     grid, rest = state.grid, lif.v_rest.double()
     assert grid is not None
-    weight = grid.weights(lif.alpha)
-    if lif.tau.requires_grad:
-        # the decays are held fixed: dE/dlog(tau) has weights of its own
-        log_tau = lif.tau.double().log()
-        weight = _product(weight, grid.slopes(lif.alpha.detach()), log_tau - log_tau.detach())
+    alpha, tau = lif.alpha.detach(), lif.tau.detach().double()
+    moves = []
+    if lif.alpha.requires_grad:
+        moves.append((lif.alpha, grid.tangents(alpha)))
+    if lif.tau.requires_grad:  # the decays are held fixed: dE/dlog(tau) has weights of its own
+        moves.append((lif.tau.double().log(), grid.slopes(alpha)))
     levels = native.Levels(
         resistance=lif.resistance,
         threshold=lif.threshold.double() - rest,
         v_reset=lif.v_reset.double() - rest,
-        loss=grid.losses(lif.dt / lif.tau.detach().double()),
-        weight=weight,
+        decay=1 - grid.losses(lif.dt / tau),
+        weight=grid.weights(alpha),
+        moves=moves,
     )
     try:
         found = native.run(
@@ -166,13 +168,6 @@ def _native(lif: FractionalLIF, current: Tensor, state: State, traces: bool) -> 
         refractory=found.hold,
     )
     return Simulation(found.spikes, after, before, end)
-
-
-def _product(weight: Tensor, slope: Tensor, change: Tensor) -> Tensor:
-    """Return ``weight + slope * change``, modes first, whatever of it is per neuron."""
-    dims = max(weight.dim() - 1, change.dim())
-    weight, slope = (x.reshape(len(x), *([1] * (dims - x.dim() + 1)), *x.shape[1:]) for x in (weight, slope))
-    return weight + slope * change
 
 
 def _is_zero(value: Tensor) -> bool:

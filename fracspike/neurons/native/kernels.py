@@ -1,17 +1,19 @@
 """The compiled loops: forward through time and its adjoint, for a range of blocks of neurons.
 
-Imported on first use, because it imports Numba. Potentials are measured from rest. The layout is what makes
-it fast: neurons are taken in blocks whose modes stay in the first-level cache, and the loops run over time,
-then modes (four at once), then the neurons of the block, which the compiler turns into vector instructions.
-The modes are kept in double precision whatever the dtype of the sequences: the slow ones change by less than
-the rounding of a single-precision number in each step. They are advanced as ``x = z + loss (u - z)`` with
-``loss = 1 - decay``, which holds the rates of the slow ones to full precision.
+Imported on first use, because it imports Numba. Potentials are measured from rest. Neurons are taken in
+blocks whose modes stay in the cache; the loops run over time, then modes, then the neurons of a block. Modes
+are in double precision whatever the dtype of the sequences: the slow ones change by less than single
+precision can tell.
+
+Two tracks with one result: four steps at once (see `lanes`) where a spike adds the same to all modes, and one
+step at a time where it does more (a refractory clamp, an erased memory) or the modes at the end want a
+gradient.
 
 A kernel is called with the blocks that it shall do, releases the interpreter lock, and writes to no other
 place than those blocks' columns, so any number of threads may run it side by side.
 """
 
-# mypy: disable-error-code="no-untyped-def,no-untyped-call"
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
 
 from __future__ import annotations
 
@@ -20,66 +22,91 @@ import math
 import numpy as np
 from numba import njit
 
-LANES = 64  # neurons of a block
+from .lanes import LANES, OPTIONS, STEPS, add, advance, advance_each, combine, copy, product, settle, sums, sums_each
+
 AT_LEAST, ABOVE, SOFT = 0, 1, 2  # the step: 1 from 0 on, 1 above 0, sigmoid
 NONE, SUBTRACT, VALUE = 0, 1, 2  # the reset
 HALF = 0.5  # from where on a soft spike holds a neuron or erases its memory
 
-# Sums may be reordered and products fused; NaN and infinity keep their meaning.
-_options = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz", "arcp"}}
+
+@njit(**OPTIONS)
+def _fire(v, level, noise, spike, kind, slope):
+    """Decide on the spikes of a row of potentials, in their dtype, as a surrogate will see them."""
+    if kind == AT_LEAST and len(noise) == 0:
+        for i in range(len(v)):
+            spike[i] = 1.0 if v[i] >= level[i] else 0.0
+    elif kind == ABOVE and len(noise) == 0:
+        for i in range(len(v)):
+            spike[i] = 1.0 if v[i] > level[i] else 0.0
+    else:
+        for i in range(len(v)):
+            e = slope * (v[i] - level[i])
+            if len(noise):
+                e += noise[i]
+            if kind == SOFT:
+                spike[i] = 1.0 / (1.0 + math.exp(-e))
+            elif kind == ABOVE:
+                spike[i] = 1.0 if e > 0.0 else 0.0
+            else:
+                spike[i] = 1.0 if e >= 0.0 else 0.0
 
 
-@njit(**_options)
-def _advance(x, jump, u, v, loss, weight):
-    """Advance the modes of a block by a step and sum them: one loss and weight for all neurons."""
-    for k in range(0, len(x), 4):
-        l0, l1, l2, l3 = loss[k], loss[k + 1], loss[k + 2], loss[k + 3]
-        w0, w1, w2, w3 = weight[k], weight[k + 1], weight[k + 2], weight[k + 3]
+@njit(**OPTIONS)
+def _jump(jump, v, spike, threshold, v_reset, reset):
+    """Write what the reset adds to a row of potentials."""
+    if reset == SUBTRACT:
+        for i in range(len(spike)):
+            jump[i] = -threshold[i] * spike[i]
+    elif reset == VALUE:
+        for i in range(len(spike)):
+            jump[i] = (v_reset[i] - v[i]) * spike[i]
+
+
+@njit(**OPTIONS)
+def _spread(block, n, source, target):
+    """Copy the columns of a block, or the one column that all neurons share, to ``(K, LANES)``."""
+    common = source.shape[1] == 1
+    for k in range(len(source)):
+        for i in range(n):
+            target[k, i] = source[k, 0 if common else block * LANES + i]
+
+
+@njit(**OPTIONS)
+def _powers(d, w, kernel):
+    """Write the kernel ``sum_k w_k d_k^m`` for m = 0, ..., 4 to ``(5, LANES)``."""
+    kernel[:] = 0.0
+    for k in range(len(d)):
         for i in range(LANES):
-            z0, z1, z2, z3 = x[k, i] + jump[i], x[k + 1, i] + jump[i], x[k + 2, i] + jump[i], x[k + 3, i] + jump[i]
-            z0 += l0 * (u[i] - z0)
-            z1 += l1 * (u[i] - z1)
-            z2 += l2 * (u[i] - z2)
-            z3 += l3 * (u[i] - z3)
-            x[k, i], x[k + 1, i], x[k + 2, i], x[k + 3, i] = z0, z1, z2, z3
-            v[i] += (w0 * z0 + w1 * z1) + (w2 * z2 + w3 * z3)
+            y = w[k, i]
+            for m in range(STEPS + 1):
+                kernel[m, i] += y
+                y *= d[k, i]
 
 
-@njit(**_options)
-def _advance_each(x, jump, u, v, loss, weight):
-    """Do the same with a loss and weight for each neuron."""
-    for k in range(0, len(x), 2):
-        for i in range(LANES):
-            z0, z1 = x[k, i] + jump[i], x[k + 1, i] + jump[i]
-            z0 += loss[k, i] * (u[i] - z0)
-            z1 += loss[k + 1, i] * (u[i] - z1)
-            x[k, i], x[k + 1, i] = z0, z1
-            v[i] += weight[k, i] * z0 + weight[k + 1, i] * z1
-
-
-@njit(**_options)
+@njit(**OPTIONS)
 def forward(
-    current, resistance, loss, weight, threshold, v_reset, noise, z, v, hold,
+    current, resistance, decay, weight, threshold, v_reset, noise, z_in, v_in, hold_in,
     kind, slope, reset, restart, period, v_out, s_out, clamp_out, z_out, hold_out, first, last,
 ):  # fmt: skip
     """Run blocks ``first`` to ``last`` through time.
 
     Args:
         current: ``(T, M)``.
-        resistance: ``(M,)`` float64, and so are threshold, v_reset and v.
-        loss: ``(K, 1)``, or ``(K, M)`` for neurons of their own; K a multiple of 4; and so is weight.
-        threshold: above rest.
-        v_reset: above rest.
+        resistance: ``(M,)`` float64, and so are threshold and v_reset (above rest) and v_in.
+        decay: ``(K, 1)``, or ``(K, M)`` for neurons of their own; K a multiple of 4; and so is weight.
+        weight: of the modes.
+        threshold: as said.
+        v_reset: as said.
         noise: ``(T, M)`` added to ``slope * x`` before the step, or ``(0, M)``.
-        z: modes at the start ``(K, M)`` float64.
-        v: potential at the start, after reset.
-        hold: ``(M,)`` int64, steps for which a neuron is still held.
+        z_in: modes at the start ``(K, M)`` float64.
+        v_in: potential at the start, after reset.
+        hold_in: ``(M,)`` int64, steps for which a neuron is still held.
         kind: of step.
         slope: of the soft step, and what the noise is relative to.
         reset: kind of reset.
         restart: whether a spike erases the modes.
         period: refractory steps.
-        v_out: potential before reset, ``(T, M)``.
+        v_out: potential before reset ``(T, M)``.
         s_out: spikes ``(T, M)``.
         clamp_out: drive that held a refractory neuron, NaN elsewhere, ``(T, M)``; ``(0, M)`` without.
         z_out: modes at the end.
@@ -88,134 +115,111 @@ def forward(
         last: block after the last.
     """
     T, M = current.shape
-    K = len(loss)
-    shared = loss.shape[1] == 1
-    noisy, held = len(noise) > 0, len(clamp_out) > 0
-    x = np.zeros((K, LANES))
-    losses, weights = np.zeros((K, LANES)), np.zeros((K, LANES))
-    jump, u, before, after, s = np.zeros(LANES), np.zeros(LANES), np.zeros(LANES), np.zeros(LANES), np.zeros(LANES)
-    left, level = np.zeros(LANES, np.int64), np.zeros(LANES, current.dtype)
-    common_loss, common_weight = loss[:, 0].copy(), weight[:, 0].copy()
+    K = len(decay)
+    shared = decay.shape[1] == 1
+    held = len(clamp_out) > 0
+    at_once = 1 if held or restart else STEPS
+    d, w, z = np.zeros((K, LANES)), np.zeros((K, LANES)), np.zeros((K, LANES))
+    kernel, steps = np.zeros((STEPS + 1, LANES)), np.zeros((STEPS, LANES))
+    s, a = np.zeros((STEPS, LANES)), np.zeros((STEPS + 1, LANES))
+    u, jump = np.zeros((STEPS, LANES)), np.zeros((STEPS, LANES))
+    v, after, spike = np.zeros(LANES), np.zeros(LANES), np.zeros(LANES)
+    left, level, silence = np.zeros(LANES, np.int64), np.zeros(LANES, current.dtype), np.zeros(0, current.dtype)
     for block in range(first, last):
         j = block * LANES
         n = min(LANES, M - j)
-        for k in range(K):
-            for i in range(n):
-                x[k, i] = z[k, j + i]
-                if not shared:
-                    losses[k, i], weights[k, i] = loss[k, j + i], weight[k, j + i]
+        _spread(block, n, decay, d)
+        _spread(block, n, weight, w)
+        _powers(d, w, kernel)
+        for m in range(STEPS):
+            steps[m] = kernel[m] - kernel[m + 1]
+        copy(level[:n], threshold[j : j + n])
+        common_d, common_w = d[:, 0].copy(), w[:, 0].copy()
+        pending = False
         for i in range(n):
-            jump[i], after[i], left[i], level[i] = 0.0, v[j + i], hold[j + i], threshold[j + i]
-        for t in range(T):
-            for i in range(n):
-                u[i] = resistance[j + i] * current[t, j + i]
-            before[:] = 0.0
-            if shared:
-                _advance(x, jump, u, before, common_loss, common_weight)
+            after[i], left[i] = v_in[j + i], hold_in[j + i]
+            for k in range(K):
+                z[k, i] = z_in[k, j + i]
+        for start in range(0, T, at_once):
+            count = min(at_once, T - start)
+            s[:] = 0.0
+            if pending and shared:
+                advance(z, a, s, common_d, common_w)
+            elif pending:
+                advance_each(z, a, s, d, w)
+            elif shared:
+                sums(z, s, common_d, common_w)
             else:
-                _advance_each(x, jump, u, before, losses, weights)
-            if held:
-                for i in range(n):
-                    clamp_out[t, j + i] = np.nan
-                    if left[i] > 0:
-                        gain = 0.0
-                        for k in range(K):
-                            gain += weight[k, 0] * loss[k, 0] if shared else weights[k, i] * losses[k, i]
-                        clamp = (after[i] - before[i]) / gain
-                        for k in range(K):
-                            x[k, i] += (loss[k, 0] if shared else losses[k, i]) * clamp
-                        clamp_out[t, j + i] = clamp
-                        before[i] = after[i]
-            for i in range(n):
-                v_out[t, j + i] = before[i]
-                e = v_out[t, j + i] - level[i]  # in the dtype of the sequences, as a surrogate will see it
-                if kind == SOFT or noisy:
-                    e *= slope
-                    if noisy:
-                        e += noise[t, j + i]
-                if kind == SOFT:
-                    s[i] = 1.0 / (1.0 + math.exp(-e))
-                elif kind == ABOVE:
-                    s[i] = 1.0 if e > 0.0 else 0.0
-                else:
-                    s[i] = 1.0 if e >= 0.0 else 0.0
-            if held:
-                for i in range(n):
-                    if left[i] > 0:
-                        s[i] = 0.0
-                    left[i] = period if s[i] > HALF else max(left[i] - 1, 0)
-            if reset == SUBTRACT:
-                for i in range(n):
-                    jump[i] = -threshold[j + i] * s[i]
-            elif reset == VALUE:
-                for i in range(n):
-                    jump[i] = (v_reset[j + i] - before[i]) * s[i]
-            for i in range(n):
-                s_out[t, j + i] = s[i]
-                after[i] = before[i] + jump[i]
+                sums_each(z, s, d, w)
+            for m in range(count):
+                t = start + m
+                product(u[m, :n], current[t, j : j + n], resistance[j : j + n])
+                copy(v, s[m])
+                add(v, u[m], steps[0])
+                for earlier in range(m):
+                    add(v, u[earlier], steps[m - earlier])
+                    add(v, jump[earlier], kernel[m - earlier])
+                if held:
+                    for i in range(n):
+                        clamp_out[t, j + i] = np.nan
+                        if left[i] > 0:
+                            clamp = (after[i] - v[i]) / steps[0, i]
+                            clamp_out[t, j + i] = clamp
+                            u[m, i] += clamp
+                            v[i] = after[i]
+                copy(v_out[t, j : j + n], v)
+                shift = noise[t, j : j + n] if len(noise) else silence
+                _fire(v_out[t, j : j + n], level, shift, spike, kind, slope)
+                if held:
+                    for i in range(n):
+                        if left[i] > 0:
+                            spike[i] = 0.0
+                        left[i] = period if spike[i] > HALF else max(left[i] - 1, 0)
+                copy(s_out[t, j : j + n], spike)
+                _jump(jump[m, :n], v, spike[:n], threshold[j : j + n], v_reset[j : j + n], reset)
+                for i in range(LANES):
+                    after[i] = v[i] + jump[m, i]
+            if at_once == STEPS and start + STEPS < T:
+                pending = True
+                copy(a[0], u[0])
+                for m in range(1, STEPS):
+                    combine(a[m], u[m - 1], jump[m - 1], u[m])
+                for i in range(LANES):
+                    a[STEPS, i] = u[STEPS - 1, i] + jump[STEPS - 1, i]
+            else:
+                pending = False
+                for m in range(count):
+                    settle(z, u[m], jump[m], d)
             if restart:
                 for i in range(n):
-                    if s[i] > HALF:
-                        jump[i] = 0.0
+                    if spike[i] > HALF:
                         for k in range(K):
-                            x[k, i] = after[i]
+                            z[k, i] = after[i]
         for i in range(n):
             hold_out[j + i] = left[i]
-        for k in range(K):
-            for i in range(n):
-                z_out[k, j + i] = x[k, i] + jump[i]
+            for k in range(K):
+                z_out[k, j + i] = z[k, i]
 
 
-@njit(**_options)
-def _retreat(q, g, dv, u, change, back, total, loss, weight):
-    """Take the adjoint modes of a block back by a step and sum them: the mirror image of `_advance`."""
-    for k in range(0, len(q), 4):
-        l0, l1, l2, l3 = loss[k], loss[k + 1], loss[k + 2], loss[k + 3]
-        w0, w1, w2, w3 = weight[k], weight[k + 1], weight[k + 2], weight[k + 3]
-        k0, k1, k2, k3 = 1.0 - l0, 1.0 - l1, 1.0 - l2, 1.0 - l3
-        b0, b1, b2, b3 = w0 * k0, w1 * k1, w2 * k2, w3 * k3
-        r0, r1, r2, r3 = w0 * l0, w1 * l1, w2 * l2, w3 * l3
-        for i in range(LANES):
-            q0, q1, q2, q3 = q[k, i], q[k + 1, i], q[k + 2, i], q[k + 3, i]
-            q0 += dv[i] - l0 * q0
-            q1 += dv[i] - l1 * q1
-            q2 += dv[i] - l2 * q2
-            q3 += dv[i] - l3 * q3
-            q[k, i], q[k + 1, i], q[k + 2, i], q[k + 3, i] = q0, q1, q2, q3
-            back[i] += (b0 * q0 + b1 * q1) + (b2 * q2 + b3 * q3)
-            total[i] += (r0 * q0 + r1 * q1) + (r2 * q2 + r3 * q3)
-            g[k, i] += (u[i] + k0 * change[i]) * q0
-            g[k + 1, i] += (u[i] + k1 * change[i]) * q1
-            g[k + 2, i] += (u[i] + k2 * change[i]) * q2
-            g[k + 3, i] += (u[i] + k3 * change[i]) * q3
-
-
-@njit(**_options)
-def _retreat_each(q, g, dv, u, change, back, total, loss, weight):
-    """Do the same with a loss and weight for each neuron."""
-    for k in range(len(q)):
-        for i in range(LANES):
-            lost, kept = loss[k, i], 1.0 - loss[k, i]
-            q0 = q[k, i]
-            q0 += dv[i] - lost * q0
-            q[k, i] = q0
-            back[i] += weight[k, i] * kept * q0
-            total[i] += weight[k, i] * lost * q0
-            g[k, i] += (u[i] + kept * change[i]) * q0
-
-
-@njit(**_options)
+@njit(**OPTIONS)
 def adjoint(
-    current, resistance, loss, weight, threshold, v_reset, z, derivative, s, before, clamp,
+    current, resistance, decay, weight, tangent, threshold, v_reset, z_in, derivative, s_in, before, clamp,
     reset, restart, detach, grad_s, grad_v, grad_z,
-    d_current, d_resistance, d_weight, d_threshold, d_v_reset, d_z, d_v, d_s, first, last,
+    d_current, d_resistance, d_along, d_threshold, d_v_reset, d_z, d_v, d_s, first, last,
 ):  # fmt: skip
-    """Run blocks ``first`` to ``last`` back through time.
+    r"""Run blocks ``first`` to ``last`` back through time.
+
+    With :math:`Q_k^n = d_k Q_k^{n+1} + \delta_n` the adjoint modes, where :math:`\delta_n` is the gradient in the
+    potential before reset, :math:`b_n = \sum_k w_k d_k Q_k^{n+1}` is the gradient in what a reset adds to all
+    modes, :math:`\delta_n + b_n - b_{n-1}` that in the drive, and along a tangent :math:`w'` of the weights, with
+    :math:`b'_n = \sum_k w'_k d_k Q_k^{n+1}`, it is :math:`\sum_n b'_n (u_n + J_n - u_{n+1})`.
 
     Args:
         current: as in `forward`, and so are those not named here.
+        tangent: directions in which a gradient in the weights is wanted, ``(P, K, 1)`` or ``(P, K, M)``; each
+            sums to 0 over the modes.
         derivative: of the step in the potential, ``(T, M)``.
-        s: spikes ``(T, M)``.
+        s_in: spikes ``(T, M)``.
         before: potential before reset, ``(T, M)``; ``(0, M)`` unless the reset needs it.
         clamp: as `forward` gave it.
         detach: whether no gradient flows through the spike in the reset.
@@ -223,123 +227,174 @@ def adjoint(
         grad_v: at the potential before reset, or ``(0, M)``; and
         grad_z: at the modes at the end, ``(K, M)`` or ``(0, M)``.
         d_current: gradient in the current.
-        d_resistance: ``(M,)`` float64, and so are those in threshold, v_reset and the start v.
-        d_weight: ``(K, M)``, or ``(K, blocks)`` for common weights, whose columns remain to be summed.
+        d_resistance: ``(M,)`` float64, and so are those in threshold, v_reset and the potential at the start.
+        d_along: along the tangents, ``(P, M)``.
         d_z: in the modes at the start.
         d_s: at the spikes all told, ``(T, M)``, or ``(0, M)`` if it is not wanted.
     """
     T, M = current.shape
-    K = len(loss)
-    shared = loss.shape[1] == 1
+    K, P = len(decay), len(tangent)
+    shared = decay.shape[1] == 1
     held, outer, tailed, wanted = len(clamp) > 0, len(grad_v) > 0, len(grad_z) > 0, len(d_s) > 0
-    q, g, tail = np.zeros((K, LANES)), np.zeros((K, LANES)), np.zeros((K, LANES))
-    losses, weights = np.zeros((K, LANES)), np.zeros((K, LANES))
-    dv, u, change = np.zeros(LANES), np.zeros(LANES), np.zeros(LANES)
-    back, total, up = np.zeros(LANES), np.zeros(LANES), np.zeros(LANES)
-    d_r, d_th, d_vr = np.zeros(LANES), np.zeros(LANES), np.zeros(LANES)
-    erased = np.zeros(LANES, np.bool_)
-    common_loss, common_weight = loss[:, 0].copy(), weight[:, 0].copy()
+    at_once = 1 if held or restart or tailed else STEPS
+    d, w, q, tail = np.zeros((K, LANES)), np.zeros((K, LANES)), np.zeros((K, LANES)), np.zeros((K, LANES))
+    along, b_along = np.zeros((P, K, LANES)), np.zeros((P, STEPS, LANES))
+    common_along = np.zeros((P, K))
+    kernel, kernel_along = np.zeros((STEPS + 1, LANES)), np.zeros((P, STEPS + 1, LANES))
+    b, tail_b = np.zeros((STEPS, LANES)), np.zeros((2, LANES))
+    a, dv = np.zeros((STEPS + 1, LANES)), np.zeros((STEPS, LANES))
+    u, u_next, jump, change = np.zeros(LANES), np.zeros(LANES), np.zeros(LANES), np.zeros(LANES)
+    spike, slope, at_s, partial, total = np.zeros(LANES), np.zeros(LANES), np.zeros(LANES), np.zeros(LANES), np.zeros(LANES)
+    reach, v, up, zero = np.zeros(LANES), np.zeros(LANES), np.zeros(LANES), np.zeros(LANES)
+    d_r, d_th, d_vr, result = np.zeros(LANES), np.zeros(LANES), np.zeros(LANES), np.zeros((P, LANES))
     for block in range(first, last):
         j = block * LANES
         n = min(LANES, M - j)
+        _spread(block, n, decay, d)
+        _spread(block, n, weight, w)
+        _powers(d, w, kernel)
+        for p in range(P):
+            _spread(block, n, tangent[p], along[p])
+            _powers(d, along[p], kernel_along[p])
+            common_along[p] = along[p, :, 0]
+        common_d, common_w = d[:, 0].copy(), w[:, 0].copy()
+        th, vr, r = threshold[j : j + n], v_reset[j : j + n], resistance[j : j + n]
         q[:] = 0.0
-        g[:] = 0.0
-        for i in range(LANES):
-            back[i] = up[i] = d_r[i] = d_th[i] = d_vr[i] = u[i] = change[i] = dv[i] = 0.0
-        for k in range(K):
-            for i in range(n):
-                if not shared:
-                    losses[k, i], weights[k, i] = loss[k, j + i], weight[k, j + i]
-                if tailed:
-                    tail[k, i] = grad_z[k, j + i]
-                    back[i] += tail[k, i]
-        for t in range(T - 1, -1, -1):
-            # `back` is the gradient in what the reset adds to every mode, `up` what else reaches the
-            # potential after reset
-            for i in range(n):
-                spike = float(s[t, j + i])
-                erased[i] = restart and spike > HALF
-                reach = back[i] + up[i]
-                by_v, by_s = 1.0, 0.0
-                if reset == SUBTRACT:
-                    by_s = -threshold[j + i]
-                    d_th[i] -= reach * spike
-                elif reset == VALUE:
-                    by_v = 1.0 - spike
-                    by_s = v_reset[j + i] - before[t, j + i]
-                    d_vr[i] += reach * spike
-                at_s = float(grad_s[t, j + i])
-                if not detach:
-                    at_s += reach * by_s
-                clamped = held and not math.isnan(clamp[t, j + i])
-                if clamped:
-                    at_s = 0.0
-                if wanted:
-                    d_s[t, j + i] = at_s
-                at_v = at_s * derivative[t, j + i]
-                d_th[i] -= at_v
-                dv[i] = at_v + reach * by_v
-                if outer:
-                    dv[i] += grad_v[t, j + i]
-                if not erased[i]:
-                    dv[i] -= back[i]
-                up[i] = 0.0
-                u[i] = resistance[j + i] * current[t, j + i]
-                if clamped:
-                    # the drive `c` that held the potential at that before: c = (v_held - v) / gain
-                    c = float(clamp[t, j + i])
-                    d_c, gain = 0.0, 0.0
-                    for k in range(K):
-                        lost = loss[k, 0] if shared else losses[k, i]
-                        w = weight[k, 0] if shared else weights[k, i]
-                        gain += w * lost
-                        d_c += lost * (w * (1.0 - lost) * q[k, i] + tail[k, i])
-                    for k in range(K):
-                        lost = loss[k, 0] if shared else losses[k, i]
-                        g[k, i] += lost * c * ((1.0 - lost) * q[k, i] - d_c / gain)
-                    up[i] = dv[i] + d_c / gain
-                    dv[i] = -d_c / gain
-                change[i] = 0.0
-                if t > 0:
-                    earlier = float(s[t - 1, j + i])
-                    if reset == SUBTRACT:
-                        change[i] = -threshold[j + i] * earlier
-                    elif reset == VALUE:
-                        change[i] = (v_reset[j + i] - before[t - 1, j + i]) * earlier
-                    if restart and earlier > HALF:
-                        change[i] += before[t - 1, j + i]
-                change[i] -= u[i]
-                if erased[i]:
-                    for k in range(K):
-                        q[k, i] = 0.0
-                        tail[k, i] = 0.0
-            back[:] = 0.0
-            total[:] = 0.0
-            if tailed:
-                for k in range(K):
-                    for i in range(n):
-                        lost = loss[k, 0] if shared else losses[k, i]
-                        total[i] += lost * tail[k, i]
-                        tail[k, i] -= lost * tail[k, i]
-                        back[i] += tail[k, i]
-            if shared:
-                _retreat(q, g, dv, u, change, back, total, common_loss, common_weight)
+        dv[:] = 0.0
+        result[:] = 0.0
+        tail[:] = 0.0
+        for row in (u, u_next, jump, spike, partial, up, d_r, d_th, d_vr, at_s, reach, v):
+            row[:] = 0.0
+        if tailed:
+            for k in range(K):
+                copy(tail[k, :n], grad_z[k, j : j + n])
+        pending = False
+        for end in range(T, 0, -at_once):
+            count = min(at_once, end)
+            b[:] = 0.0
+            b_along[:] = 0.0
+            if pending and shared:
+                advance(q, a, b, common_d, common_w)
+            elif pending:
+                advance_each(q, a, b, d, w)
+            elif shared:
+                sums(q, b, common_d, common_w)
             else:
-                _retreat_each(q, g, dv, u, change, back, total, losses, weights)
-            for i in range(n):
-                d_current[t, j + i] = resistance[j + i] * total[i]
-                d_r[i] += total[i] * current[t, j + i]
-        for i in range(n):
-            d_resistance[j + i], d_threshold[j + i], d_v_reset[j + i], d_v[j + i] = d_r[i], d_th[i], d_vr[i], up[i]
-        for k in range(K):
-            if shared:
-                d_weight[k, block] = 0.0
-            for i in range(n):
-                lost = loss[k, 0] if shared else losses[k, i]
-                w = weight[k, 0] if shared else weights[k, i]
-                d_z[k, j + i] = w * (1.0 - lost) * q[k, i] + tail[k, i]
-                of_weight = g[k, i] + (1.0 - lost) * z[k, j + i] * q[k, i]
+                sums_each(q, b, d, w)
+            for p in range(P):
                 if shared:
-                    d_weight[k, block] += of_weight
+                    sums(q, b_along[p], common_d, common_along[p])
                 else:
-                    d_weight[k, j + i] = of_weight
+                    sums_each(q, b_along[p], d, along[p])
+            if tailed:
+                tail_b[:] = 0.0
+                for k in range(K):
+                    for i in range(LANES):
+                        tail_b[0, i] += tail[k, i]
+                        tail_b[1, i] += d[k, i] * tail[k, i]
+                        tail[k, i] *= d[k, i]
+                for i in range(LANES):
+                    b[0, i] += tail_b[0, i]
+                    b[1, i] += tail_b[1, i]
+            for m in range(count):
+                t = end - 1 - m
+                for later in range(m):
+                    add(b[m], dv[later], kernel[m - later])
+                    for p in range(P):
+                        add(b_along[p, m], dv[later], kernel_along[p, m - later])
+                if t + 1 < T:
+                    for i in range(LANES):
+                        total[i] = partial[i] - b[m, i]
+                    product(d_current[t + 1, j : j + n], r, total)
+                    for i in range(n):
+                        d_r[i] += total[i] * current[t + 1, j + i]
+                # what the step was
+                product(u[:n], current[t, j : j + n], r)
+                copy(spike[:n], s_in[t, j : j + n])
+                if len(before):
+                    copy(v[:n], before[t, j : j + n])
+                if held:
+                    for i in range(n):
+                        if not math.isnan(clamp[t, j + i]):
+                            u[i] += clamp[t, j + i]
+                _jump(jump[:n], v, spike[:n], th, vr, reset)
+                combine(change, u, jump, u_next)
+                if restart:
+                    for i in range(n):
+                        if spike[i] > HALF:
+                            change[i] = v[i] + jump[i] - u_next[i]
+                copy(u_next, u)
+                for p in range(P):
+                    add(result[p], b_along[p, m], change)
+                # gradients in the potential after reset, the spike, the potential before
+                for i in range(LANES):
+                    reach[i] = b[m, i] + up[i]
+                    up[i] = 0.0
+                copy(at_s[:n], grad_s[t, j : j + n])
+                if reset == SUBTRACT:
+                    for i in range(n):
+                        d_th[i] -= reach[i] * spike[i]
+                    if not detach:
+                        for i in range(n):
+                            at_s[i] -= reach[i] * th[i]
+                elif reset == VALUE:
+                    for i in range(n):
+                        d_vr[i] += reach[i] * spike[i]
+                    if not detach:
+                        for i in range(n):
+                            at_s[i] += reach[i] * (vr[i] - v[i])
+                if held:
+                    for i in range(n):
+                        if not math.isnan(clamp[t, j + i]):
+                            at_s[i] = 0.0
+                if wanted:
+                    copy(d_s[t, j : j + n], at_s)
+                product(slope[:n], derivative[t, j : j + n], at_s)
+                for i in range(LANES):
+                    d_th[i] -= slope[i]
+                for i in range(LANES):
+                    dv[m, i] = slope[i] + (reach[i] - b[m, i])
+                if reset == VALUE:
+                    for i in range(LANES):
+                        dv[m, i] -= reach[i] * spike[i]
+                if outer:
+                    for i in range(n):
+                        dv[m, i] += grad_v[t, j + i]
+                if restart:
+                    for i in range(n):
+                        if spike[i] > HALF:
+                            dv[m, i] += b[m, i]
+                            b[m, i] = 0.0
+                            for k in range(K):
+                                q[k, i] = 0.0
+                                tail[k, i] = 0.0
+                if held:
+                    for i in range(n):
+                        if not math.isnan(clamp[t, j + i]):
+                            # the drive that held the potential at what it was: (held - v) / (1 - E(dt))
+                            pull = (b[0, i] - b[1, i]) / (kernel[0, i] - kernel[1, i])
+                            up[i] = dv[m, i] + pull
+                            dv[m, i] = -pull
+                for i in range(LANES):
+                    partial[i] = dv[m, i] + b[m, i]
+            if at_once == STEPS and end > STEPS:
+                pending = True
+                for m in range(STEPS):
+                    copy(a[m + 1], dv[m])
+            else:
+                pending = False
+                for m in range(count):
+                    settle(q, zero, dv[m], d)
+        for i in range(n):
+            b_start = 0.0
+            for k in range(K):
+                d_z[k, j + i] = w[k, i] * d[k, i] * q[k, i] + tail[k, i]
+                b_start += d_z[k, j + i]
+                for p in range(P):
+                    result[p, i] += along[p, k, i] * d[k, i] * (z_in[k, j + i] - u[i]) * q[k, i]
+            total[i] = partial[i] - b_start
+            d_r[i] += total[i] * current[0, j + i]
+            d_current[0, j + i] = r[i] * total[i]
+            d_resistance[j + i], d_threshold[j + i], d_v_reset[j + i], d_v[j + i] = d_r[i], d_th[i], d_vr[i], up[i]
+            for p in range(P):
+                d_along[p, j + i] = result[p, i]

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .threads import arrays, in_threads
+from .threads import arrays, blocks_in_threads
 
 LANES = 64  # neurons of a block, as in the kernels
 KINDS = {"at_least": 0, "above": 1, "soft": 2}
@@ -28,7 +28,7 @@ def _blocks(current: Tensor) -> int:
 def potential(
     current: Tensor,
     resistance: Tensor,
-    loss: Tensor,
+    decay: Tensor,
     weight: Tensor,
     threshold: Tensor,
     v_reset: Tensor,
@@ -49,10 +49,10 @@ def potential(
     from . import kernels
 
     before, s, clamp, z_out, hold_out = _like_potential(current, z, hold, period)
-    inputs = arrays(current, resistance, loss, weight, threshold, v_reset, noise, z, v, hold)
+    inputs = arrays(current, resistance, decay, weight, threshold, v_reset, noise, z, v, hold)
     outputs = arrays(before, s, clamp, z_out, hold_out)
     options = (kind, slope, reset, restart, period)
-    in_threads(kernels.forward, (*inputs, *options, *outputs), _blocks(current))
+    blocks_in_threads(kernels.forward, (*inputs, *options, *outputs), _blocks(current))
     return before, s, clamp, z_out, hold_out
 
 
@@ -66,7 +66,7 @@ def _like_potential(
 
 @potential.register_fake
 def _(
-    current: Tensor, resistance: Any, loss: Any, weight: Any, threshold: Any, v_reset: Any, noise: Any,
+    current: Tensor, resistance: Any, decay: Any, weight: Any, threshold: Any, v_reset: Any, noise: Any,
     z: Tensor, v: Any, hold: Tensor, kind: Any, slope: Any, reset: Any, restart: Any, period: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     return _like_potential(current, z, hold, period)
@@ -76,8 +76,10 @@ def _(
 def spikes(
     current: Tensor,
     resistance: Tensor,
-    loss: Tensor,
+    decay: Tensor,
     weight: Tensor,
+    tangent: Tensor,
+    along: Tensor,
     threshold: Tensor,
     v_reset: Tensor,
     z: Tensor,
@@ -96,7 +98,10 @@ def spikes(
     """Return spikes, potential before reset (if wanted) and modes at the end, as functions of all they follow from.
 
     Args:
-        current: and the next seven as in `potential`.
+        current: and the next three as in `potential`.
+        tangent: directions ``(P, K, 1)`` or ``(P, K, M)`` in which the weights can move.
+        along: ``(P, M)``, how far they have: what carries the gradient, and no value is taken from it.
+        threshold: and the next three as in `potential`.
         before: from `potential`, and so are ``s``, ``clamp`` and ``z_out``.
         s: as said.
         derivative: of the step in the potential, ``(T, M)``.
@@ -113,8 +118,8 @@ def spikes(
 
 @spikes.register_fake
 def _(
-    current: Tensor, resistance: Any, loss: Any, weight: Any, threshold: Any, v_reset: Any, z: Any, v: Any,
-    before: Tensor, s: Tensor, derivative: Any, smooth: Any, clamp: Any, z_out: Tensor, reset: Any, restart: Any,
+    current: Tensor, resistance: Any, decay: Any, weight: Any, tangent: Any, along: Any, threshold: Any,
+    v_reset: Any, z: Any, v: Any, before: Tensor, s: Tensor, derivative: Any, smooth: Any, clamp: Any, z_out: Tensor, reset: Any, restart: Any,
     detach: Any, want_v: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     return torch.empty_like(s), torch.empty_like(before) if want_v else before.new_empty(0), torch.empty_like(z_out)
@@ -124,8 +129,9 @@ def _(
 def adjoint(
     current: Tensor,
     resistance: Tensor,
-    loss: Tensor,
+    decay: Tensor,
     weight: Tensor,
+    tangent: Tensor,
     threshold: Tensor,
     v_reset: Tensor,
     z: Tensor,
@@ -141,52 +147,49 @@ def adjoint(
     grad_v: Tensor,
     grad_z: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return the gradients in current, resistance, weight, threshold, v_reset, z, v and the spikes all told."""
+    """Return the gradients in current, resistance, along, threshold, v_reset, z, v and the spikes all told."""
     from . import kernels
 
-    outputs = _like_adjoint(current, resistance, weight, threshold, v_reset, z, want_s)
-    d_current, d_resistance, d_weight, d_threshold, d_v_reset, d_z, d_v, d_s = outputs
-    shared = weight.shape[1] == 1
-    columns = d_weight.new_empty((len(d_weight), _blocks(current))) if shared else d_weight
-    inputs = arrays(
-        current, resistance, loss, weight, threshold, v_reset, z, derivative, s, before, clamp
-    )
-    incoming = arrays(grad_s, grad_v, grad_z)
-    results = arrays(d_current, d_resistance, columns, d_threshold, d_v_reset, d_z, d_v, d_s)
+    outputs = _like_adjoint(current, tangent, threshold, z, want_s)
+    parts = (current, resistance, decay, weight, tangent, threshold, v_reset, z, derivative, s, before, clamp)
     options = (reset, restart, detach)
-    in_threads(kernels.adjoint, (*inputs, *options, *incoming, *results), _blocks(current))
-    if shared:
-        d_weight.copy_(columns.sum(1, keepdim=True))
-    return d_current, d_resistance, d_weight, d_threshold, d_v_reset, d_z, d_v, d_s
+    incoming = arrays(grad_s, grad_v, grad_z)
+    blocks_in_threads(
+        kernels.adjoint, (*arrays(*parts), *options, *incoming, *arrays(*outputs)), _blocks(current)
+    )
+    return outputs
 
 
 def _like_adjoint(
-    current: Tensor, resistance: Tensor, weight: Tensor, threshold: Tensor, v_reset: Tensor, z: Tensor, want_s: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    current: Tensor, tangent: Tensor, threshold: Tensor, z: Tensor, want_s: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    size = current.shape[1]
     d_current = torch.empty_like(current, memory_format=torch.contiguous_format)
-    d_s = current.new_empty((len(current) if want_s else 0, current.shape[1]))
-    like = [torch.empty_like(t) for t in (resistance, weight, threshold, v_reset, z, threshold)]
-    return (d_current, *like, d_s)  # type: ignore[return-value]
+    d_along = threshold.new_empty((len(tangent), size))
+    d_s = current.new_empty((len(current) if want_s else 0, size))
+    d_resistance, d_threshold, d_v_reset, d_v = (threshold.new_empty(size) for _ in range(4))
+    return d_current, d_resistance, d_along, d_threshold, d_v_reset, torch.empty_like(z), d_v, d_s
 
 
 @adjoint.register_fake
 def _(
-    current: Tensor, resistance: Tensor, loss: Any, weight: Tensor, threshold: Tensor, v_reset: Tensor,
+    current: Tensor, resistance: Any, decay: Any, weight: Any, tangent: Tensor, threshold: Tensor, v_reset: Any,
     z: Tensor, derivative: Any, s: Any, before: Any, clamp: Any, reset: Any, restart: Any, detach: Any,
     want_s: bool, grad_s: Any, grad_v: Any, grad_z: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    return _like_adjoint(current, resistance, weight, threshold, v_reset, z, want_s)
+    return _like_adjoint(current, tangent, threshold, z, want_s)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     (
-        current, resistance, loss, weight, threshold, v_reset, z, _, before, s, derivative, smooth, clamp, _,
+        current, resistance, decay, weight, tangent, _, threshold, v_reset, z, _, before, _, derivative, smooth,
+        clamp, _,
         reset, restart, detach, _,
     ) = inputs  # fmt: skip
     if reset != RESETS["value"] and not restart:
         before = before.new_empty((0, before.shape[1]))  # the adjoint does not ask for it
     ctx.save_for_backward(
-        current, resistance, loss, weight, threshold, v_reset, z, derivative, output[0], before, clamp
+        current, resistance, decay, weight, tangent, threshold, v_reset, z, derivative, output[0], before, clamp
     )
     ctx.options = (reset, restart, detach)
     ctx.want_s = smooth.numel() > 0
@@ -195,18 +198,18 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     saved = ctx.saved_tensors
-    current, z, s = saved[0], saved[6], saved[8]
+    z, s = saved[7], saved[9]
     grad_s, grad_v, grad_z = grads
     empty = s.new_empty((0, s.shape[1]))
     grad_s = torch.zeros_like(s) if grad_s is None else grad_s.contiguous()
     grad_v = empty if grad_v is None or grad_v.numel() == 0 else grad_v.contiguous()
     grad_z = empty.to(z) if grad_z is None else grad_z.contiguous()
-    d_current, d_resistance, d_weight, d_threshold, d_v_reset, d_z, d_v, d_s = adjoint(
+    d_current, d_resistance, d_along, d_threshold, d_v_reset, d_z, d_v, d_s = adjoint(
         *saved, *ctx.options, ctx.want_s, grad_s, grad_v, grad_z
     )
     d_smooth = d_s if ctx.want_s else None
     return (
-        d_current, d_resistance, None, d_weight, d_threshold, d_v_reset, d_z, d_v,
+        d_current, d_resistance, None, None, None, d_along, d_threshold, d_v_reset, d_z, d_v,
         None, None, None, d_smooth, None, None, None, None, None, None,
     )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence as Items
 from dataclasses import dataclass
 
 import torch
@@ -14,13 +15,23 @@ from .step import Step
 
 @dataclass(frozen=True)
 class Levels:
-    """The parameters of a neuron, potentials measured from rest; each a number or per neuron, float64."""
+    """The parameters of a neuron, potentials measured from rest; each a number or per neuron, float64.
+
+    Attributes:
+        resistance: as said.
+        threshold: as said.
+        v_reset: as said.
+        decay: of the modes, ``(K, *)``.
+        weight: of the modes, ``(K, *)``; carries no gradient, but may move with parameters:
+        moves: pairs of a parameter and the derivative of the weights in it, ``(K, *)``.
+    """
 
     resistance: Tensor
     threshold: Tensor
     v_reset: Tensor
-    loss: Tensor
+    decay: Tensor
     weight: Tensor
+    moves: Items[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -58,7 +69,7 @@ def run(
 
     Args:
         current: ``(T, B, *)``, float32 or float64, on the CPU.
-        levels: parameters; ``loss`` and ``weight`` with their modes first, ``(K, *)``.
+        levels: parameters; as said there.
         step: from `plan`.
         modes: at the start, ``(K, B, *)`` float64.
         v: potential at the start, above rest.
@@ -81,19 +92,25 @@ def run(
         for value in (levels.resistance, levels.threshold, levels.v_reset)
     )
     count = len(levels.weight)
-    loss, weight = (_columns(value, shape) for value in (levels.loss, levels.weight))
+    tangents = [tangent for _, tangent in levels.moves]
+    shared = all(value.numel() == count for value in (levels.decay, levels.weight, *tangents))
+    decay, weight, *columns = (_columns(x, shape, shared) for x in (levels.decay, levels.weight, *tangents))
+    tangent = torch.stack(columns) if columns else weight.new_empty((0, *weight.shape))
+    along = [parameter.double().expand(shape).reshape(size) for parameter, _ in levels.moves]
+    moved = torch.stack(along) if along else weight.new_empty((0, size))
     flat, start = current.reshape(-1, size).contiguous(), _padded(modes.reshape(count, size))
     v, hold = v.double().reshape(size).contiguous(), hold.reshape(size).contiguous()
-    parts = (flat, resistance, loss, weight, threshold, v_reset)
+    places = (threshold, v_reset, start, v)
     shift = current.new_empty((0, size)) if step.shift is None else step.shift.reshape(-1, size)
     kinds = ops.KINDS[step.kind], step.slope, ops.RESETS[reset], restart, period
     with torch.no_grad():
         before, spikes, clamp, end, left = ops.potential(
-            *(part.detach() for part in parts), shift, start.detach(), v.detach(), hold, *kinds
-        )
+            flat.detach(), resistance.detach(), decay, weight, threshold.detach(), v_reset.detach(), shift,
+            start.detach(), v.detach(), hold, *kinds,
+        )  # fmt: skip
     level = (levels.threshold).to(current.dtype)
     trace, fired = before.reshape(current.shape), spikes.reshape(current.shape)
-    learns = step.trained or any(part.requires_grad for part in (*parts, start, v))
+    learns = step.trained or any(x.requires_grad for x in (flat, resistance, moved, *places))
     if torch.is_grad_enabled() and learns:
         with torch.no_grad():
             derivative = step.slopes(trace, level.detach(), fired).reshape(flat.shape)
@@ -101,7 +118,7 @@ def run(
         if step.trained:
             smooth = step.spikes((trace - level).detach(), step.noise).reshape(flat.shape)
         spikes, before, end = ops.spikes(
-            *parts, start, v, before, spikes, derivative, smooth, clamp, end,
+            flat, resistance, decay, weight, tangent, moved, *places, before, spikes, derivative, smooth, clamp, end,
             ops.RESETS[reset], restart, detach, traces,
         )  # fmt: skip
     else:
@@ -114,10 +131,11 @@ def run(
     )
 
 
-def _columns(value: Tensor, shape: torch.Size) -> Tensor:
+def _columns(value: Tensor, shape: torch.Size, shared: bool) -> Tensor:
     """Return ``(K, *)`` as ``(K, 1)`` if all neurons share it, else ``(K, M)``; K a multiple of 4."""
     count = len(value)
-    if value.numel() == count:
+    value = value.detach()
+    if shared:
         return _padded(value.reshape(count, 1))
     missing = len(shape) - (value.dim() - 1)
     value = value.reshape(count, *([1] * missing), *value.shape[1:])

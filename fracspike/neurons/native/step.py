@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from fracspike.surrogate import NoisyThreshold, Surrogate
 
-CHUNK = 1 << 17  # elements for which the derivative is evaluated at once: small enough for the cache
+from .threads import in_threads
+
+CHUNK = 1 << 15  # elements for which the derivative is evaluated at once: they stay in the cache
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,19 @@ class Step:
             return self._slopes(before, threshold, self.noise, expected)
         result = torch.empty_like(before)
         rows = max(1, CHUNK // max(1, before[0].numel()))
-        for start in range(0, len(before), rows):
+
+        def evaluate(start: int) -> None:
             part = slice(start, start + rows)
             noise = None if self.noise is None else self.noise[part]
-            result[part] = self._slopes(before[part], threshold, noise, expected[part])
+            with torch.no_grad():  # which is said anew in each thread
+                result[part] = self._slopes(before[part], threshold, noise, expected[part])
+
+        starts = range(0, len(before), rows)
+        if self.derivative is not None:
+            in_threads(evaluate, starts)
+        else:  # someone else's code, which need not bear threads
+            for start in starts:
+                evaluate(start)
         return result
 
     def _slopes(self, before: Tensor, threshold: Tensor, noise: Tensor | None, expected: Tensor) -> Tensor:

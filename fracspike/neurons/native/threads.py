@@ -19,32 +19,35 @@ def arrays(*tensors: Tensor) -> list[NDArray[Any]]:
     return [np.ascontiguousarray(t.detach().numpy()) for t in tensors]
 
 
-def in_threads(kernel: Callable[..., None], arguments: Sequence[Any], blocks: int) -> None:
-    """Call ``kernel(*arguments, first, last)`` until all blocks are done, in as many threads as torch uses.
+def blocks_in_threads(kernel: Callable[..., None], arguments: Sequence[Any], blocks: int) -> None:
+    """Call ``kernel(*arguments, first, last)`` until all blocks are done."""
+    size = -(-blocks // (SHARES * min(torch.get_num_threads(), blocks)))
+    in_threads(lambda start: kernel(*arguments, start, min(start + size, blocks)), range(0, blocks, size))
 
-    Threads of Python, started here and gone when the call returns, and not those of Numba: a process may
-    then fork at any time (data loaders do), any thread may call, and one thread is no special case. The
-    kernels release the interpreter lock. Starting a thread costs some 50 microseconds.
+
+def in_threads(work: Callable[[int], None], pieces: Sequence[int]) -> None:
+    """Call ``work`` on every piece, in as many threads as torch uses.
+
+    Threads of Python, started here and gone when the call returns, and not those of OpenMP or Numba: a
+    process may then fork at any time (data loaders do), any thread may call, one thread is no special case,
+    and on a busy machine nothing waits at a barrier. What is called must release the interpreter lock, as
+    kernels and torch do. Starting a thread costs some 50 microseconds.
     """
-    workers = min(torch.get_num_threads(), blocks)
-    if workers <= 1:
-        kernel(*arguments, 0, blocks)
-        return
-    size = -(-blocks // (SHARES * workers))
-    pieces = iter([(start, min(start + size, blocks)) for start in range(0, blocks, size)])
+    queue = iter(pieces)  # hands out each piece once
     failures: list[BaseException] = []
 
-    def work() -> None:
+    def serve() -> None:
         try:
-            for first, last in pieces:  # an iterator over a list hands out each piece once
-                kernel(*arguments, first, last)
+            for piece in queue:
+                work(piece)
         except BaseException as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=work) for _ in range(workers - 1)]
+    count = min(torch.get_num_threads(), len(pieces)) - 1
+    threads = [threading.Thread(target=serve) for _ in range(count)]
     for thread in threads:
         thread.start()
-    work()
+    serve()
     for thread in threads:
         thread.join()
     if failures:
