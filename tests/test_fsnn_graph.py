@@ -199,22 +199,24 @@ def test_rows_pair_the_seeds() -> None:
         {**cell(neuron="current", alpha=alpha, seed=seed), "test": value, "drawings": 0.004}
         for (alpha, seed), value in tested.items()
     ]
-    variants = (fsnn_graph.FRACTIONAL, fsnn_graph.ORDINARY)
-    rows = {row.quantity: row for row in fsnn_graph._rows("SGCN", "cora", variants, results, judge=True)}
-    first = rows["accuracy (%), SGCN on Cora, released neuron, alpha 0.3"]
+    column = fsnn_graph.Column("SGCN", "cora", dict.fromkeys(fsnn_graph.PAIR, 2))
+    rows = {row.quantity: row for row in fsnn_graph._rows(column, results, judge=True)}
+    first = rows["accuracy (%), SGCN on Cora, released neuron, alpha 0.3, 2 seeds"]
     assert (first.published, first.measured, first.within) == (88.08, 88.0, True)
     gain = rows["gain of alpha 0.3 over alpha 1 (points), SGCN on Cora, released neuron"]
     assert (gain.published, gain.measured) == (0.39, 0.0)
-    assert rows["standard error of that gain (points), SGCN on Cora"].measured == 2.0
+    assert rows["standard error of that gain (points), released neuron"].measured == 2.0
     spread = rows["spread over training seeds (points), SGCN on Cora, released neuron, alpha 0.3"]
     assert spread.measured == pytest.approx(2.83)
 
 
-def test_full_and_default_are_the_whole_grid() -> None:
-    full, default = (fsnn_graph.cells(plan, 5) for plan in (fsnn_graph.FULL, fsnn_graph.DEFAULT))
+def test_full_is_the_whole_grid() -> None:
+    full = fsnn_graph.cells(fsnn_graph.FULL, 5)
     assert len(full) == 10 * 2 * 2 * 6
-    assert len(default) == 3 * 2 * (6 + 2)
-    assert {each["seed"] for each in default} == {5, 6, 7}
+    assert {each["seed"] for each in full} == set(range(5, 15))
+    default = fsnn_graph.cells(fsnn_graph.DEFAULT, 5)
+    assert len(default) == sum(n for c in fsnn_graph.DEFAULT.columns for n in c.variants.values())
+    assert all(each in full for each in default)
 
 
 def test_a_training_learns_and_can_be_repeated(shared_data: Path) -> None:
@@ -227,9 +229,8 @@ def test_a_training_learns_and_can_be_repeated(shared_data: Path) -> None:
 def test_a_quick_run_writes_everything_and_keeps_its_trainings(
     shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    variants = (fsnn_graph.FRACTIONAL, fsnn_graph.ORDINARY)
-    plan = fsnn_graph.Plan(2, 1, ("cora",), {"SGCN": variants})
-    monkeypatch.setattr(fsnn_graph, "QUICK", plan)
+    column = fsnn_graph.Column("SGCN", "cora", dict.fromkeys(fsnn_graph.PAIR, 2))
+    monkeypatch.setattr(fsnn_graph, "QUICK", fsnn_graph.Plan(1, (column,)))
     arguments = ["fracspike", "reproduce", "fsnn-graph", "--quick", "--data", str(shared_data)]
     monkeypatch.setattr("sys.argv", [*arguments, "--out", str(tmp_path)])
     with pytest.raises(SystemExit) as stop:

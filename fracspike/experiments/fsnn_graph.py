@@ -218,25 +218,44 @@ VARIANTS = (FRACTIONAL, ORDINARY, *CONVERGENT, *FIXED)
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How much is done.
+class Column:
+    """A column of the published table, and what is trained for it.
 
     Attributes:
-        seeds: of split, initial weights and spikes.
-        epochs: passes through the papers.
-        datasets: graphs.
-        variants: neurons, by model.
+        model: ``"SGCN"`` or ``"DRSGNN"``.
+        dataset: a graph.
+        variants: neurons, and for how many seeds of split, initial weights and spikes.
     """
 
-    seeds: int
+    model: str
+    dataset: str
+    variants: Mapping[Variant, int]
+
+    @property
+    def title(self) -> str:
+        """What tables call it."""
+        return f"{self.model} on {self.dataset.capitalize()}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is done: ``epochs`` are passes through the papers."""
+
     epochs: int
-    datasets: Sequence[str]
-    variants: Mapping[str, Sequence[Variant]]
+    columns: Sequence[Column]
 
 
-DEFAULT = Plan(3, 100, planetoid.GRAPHS, {"SGCN": VARIANTS, "DRSGNN": (FRACTIONAL, ORDINARY)})
-QUICK = Plan(2, 2, ("cora",), {"SGCN": (FRACTIONAL, ORDINARY, *CONVERGENT)})
-FULL = Plan(10, 100, planetoid.GRAPHS, dict.fromkeys(POSITIONS, VARIANTS))
+PAIR = (FRACTIONAL, ORDINARY)
+DEFAULT = Plan(
+    100,
+    (
+        Column("SGCN", "cora", {**dict.fromkeys(PAIR, 3), FIXED[0]: 3, **dict.fromkeys(CONVERGENT, 1)}),
+        Column("SGCN", "citeseer", dict.fromkeys(PAIR, 3)),
+        Column("DRSGNN", "cora", dict.fromkeys(PAIR, 1)),
+    ),
+)
+QUICK = Plan(2, (Column("SGCN", "cora", dict.fromkeys((*PAIR, *CONVERGENT), 2)),))
+FULL = Plan(100, tuple(Column(*c, dict.fromkeys(VARIANTS, 10)) for c in product(POSITIONS, planetoid.GRAPHS)))
 
 SOURCE = "Ge et al. 2026, Table 2"
 TWIN = "the authors' log of the integer-order twin"
@@ -273,18 +292,19 @@ def cells(plan: Plan, first: int) -> list[dict[str, Any]]:
     """Return the networks to train, those of one seed after the other, from seed ``first`` on."""
     return [
         {
-            "dataset": dataset,
-            "model": model,
-            "seed": seed,
+            "dataset": column.dataset,
+            "model": column.model,
+            "seed": first + more,
             "neuron": variant.neuron,
             "alpha": variant.alpha,
             "tau": variant.tau,
             "epochs": plan.epochs,
             "surrogate": SURROGATE,
         }
-        for seed in range(first, first + plan.seeds)
-        for dataset, model in product(plan.datasets, plan.variants)
-        for variant in plan.variants[model]
+        for more in range(max(n for column in plan.columns for n in column.variants.values()))
+        for column in plan.columns
+        for variant, seeds in column.variants.items()
+        if more < seeds
     ]
 
 
@@ -296,86 +316,72 @@ def run(out: Run) -> list[Row]:
     )
     out.save_table("trainings", list(results[0]), (list(each.values()) for each in results))
     _draw(out, plan, results)
-    rows = [
-        row
-        for model, dataset in product(plan.variants, plan.datasets)
-        for row in _rows(model, dataset, plan.variants[model], results, judge=not out.quick)
-    ]
-    certain = {d: _words(out.data, d, 0).share for d in plan.datasets}
-    rows += [
-        Row(f"share of the words that spike which always do (%), {d}", None, "", round(100 * share, 1))
-        for d, share in certain.items()
-    ]
+    rows = [row for column in plan.columns for row in _rows(column, results, judge=not out.quick)]
+    for dataset in dict.fromkeys(column.dataset for column in plan.columns):
+        share = round(100 * _words(out.data, dataset, 0).share, 1)
+        rows.append(Row(f"share of the words that spike which always do (%), {dataset}", None, "", share))
     seconds = sum(each["seconds"] for each in results)
     return [*rows, Row(TIME, None, "", round(seconds))]
 
 
-def _of(results: Results, model: str, dataset: str, variant: Variant, name: str = "test") -> list[float]:
+def _of(results: Results, column: Column, variant: Variant, name: str = "test") -> list[float]:
     """Return a result of every seed, in percent."""
-    wanted = (model, dataset, variant.neuron, variant.alpha, variant.tau)
+    wanted = (column.model, column.dataset, variant.neuron, variant.alpha, variant.tau)
     names = ("model", "dataset", "neuron", "alpha", "tau")
     return [100 * each[name] for each in results if tuple(each[n] for n in names) == wanted]
 
 
-def _rows(
-    model: str, dataset: str, variants: Sequence[Variant], results: Results, *, judge: bool
-) -> list[Row]:
-    published, twin = PUBLISHED[model, dataset]
-    where = f"{model} on {dataset.capitalize()}"
+def _rows(column: Column, results: Results, *, judge: bool) -> list[Row]:
+    published, twin = PUBLISHED[column.model, column.dataset]
     known = {FRACTIONAL: (published, SOURCE), ORDINARY: (twin, TWIN)}
     rows = []
-    for variant in variants:
-        values = _of(results, model, dataset, variant)
-        number, source = known.get(variant, (None, ""))
-        allowed = tolerance(number, dataset) if judge and number is not None else None
+    for variant, seeds in column.variants.items():
+        accuracy = round(mean(_of(results, column, variant)), 2)
+        number, source = known.get(variant, (None, "not published"))
+        allowed = tolerance(number, column.dataset) if judge and number is not None else None
+        count = f"{seeds} seeds" if seeds > 1 else "1 seed"
         rows.append(
-            Row(f"accuracy (%), {where}, {variant.title}", number, source, round(mean(values), 2), allowed)
+            Row(f"accuracy (%), {column.title}, {variant.title}, {count}", number, source, accuracy, allowed)
         )
-    spread = round(stdev(_of(results, model, dataset, FRACTIONAL)), 2)
-    drawings = round(mean(_of(results, model, dataset, FRACTIONAL, "drawings")), 2)
-    gain, error = _gain(results, model, dataset, FRACTIONAL, ORDINARY)
-    title = FRACTIONAL.title
-    rows += [
-        Row(f"spread over training seeds (points), {where}, {title}", None, "not published", spread),
-        Row(
-            f"spread over drawings of the spikes (points), {where}, {title}",
-            PUBLISHED_SPREAD[model, dataset],
-            SOURCE,
-            drawings,
-        ),
-        Row(
-            f"gain of alpha 0.3 over alpha 1 (points), {where}, released neuron",
-            round(published - twin, 2),
-            f"{SOURCE} and {TWIN}",
-            gain,
-        ),
-        Row(f"standard error of that gain (points), {where}", None, "not published", error),
-    ]
-    if CONVERGENT[0] in variants:
-        gain, _ = _gain(results, model, dataset, *CONVERGENT)
-        rows.append(Row(f"gain of alpha 0.3 over alpha 1 (points), {where}, jump neuron", None, "", gain))
+    for variant in (v for v, seeds in column.variants.items() if seeds > 1):
+        spread = round(stdev(_of(results, column, variant)), 2)
+        what = f"spread over training seeds (points), {column.title}, {variant.title}"
+        rows.append(Row(what, None, "not published", spread))
+    drawings = round(mean(_of(results, column, FRACTIONAL, "drawings")), 2)
+    what = f"spread over drawings of the spikes (points), {column.title}, {FRACTIONAL.title}"
+    rows.append(Row(what, PUBLISHED_SPREAD[column.model, column.dataset], SOURCE, drawings))
+    rows += _gain(results, column, PAIR, "released neuron", round(published - twin, 2))
+    if set(CONVERGENT) <= set(column.variants):
+        rows += _gain(results, column, CONVERGENT, "jump neuron", None)
     return rows
 
 
-def _gain(results: Results, model: str, dataset: str, one: Variant, other: Variant) -> tuple[float, float]:
-    """Return the mean difference of two variants over the seeds they share, and its standard error."""
-    pairs = zip(*(_of(results, model, dataset, each) for each in (one, other)), strict=True)
-    differences = [a - b for a, b in pairs]
-    return round(mean(differences), 2), round(stdev(differences) / math.sqrt(len(differences)), 2)
+def _gain(
+    results: Results, column: Column, pair: Sequence[Variant], neuron: str, published: float | None
+) -> list[Row]:
+    """Return the mean difference of two variants over their seeds, and its standard error."""
+    one, other = (_of(results, column, variant) for variant in pair)
+    gains = [a - b for a, b in zip(one, other, strict=True)]
+    what = f"gain of alpha 0.3 over alpha 1 (points), {column.title}, {neuron}"
+    source = "not published" if published is None else f"{SOURCE} and {TWIN}"
+    rows = [Row(what, published, source, round(mean(gains), 2))]
+    if len(gains) > 1:
+        error = round(stdev(gains) / math.sqrt(len(gains)), 2)
+        rows.append(Row(f"standard error of that gain (points), {neuron}", None, "not published", error))
+    return rows
 
 
 def _draw(out: Run, plan: Plan, results: Results) -> None:
-    places = list(product(plan.variants, plan.datasets))
-    figure, axes = blank(1, len(places), "Citation graphs: each dot is a training seed")
-    figure.set_size_inches(4.0 * len(places) + 2.5, 4.2)
-    for ax, (model, dataset) in zip(axes, places, strict=True):
+    figure, axes = blank(1, len(plan.columns), "Citation graphs: each dot is a training seed")
+    figure.set_size_inches(3.4 * len(plan.columns) + 2.5, 4.0)
+    for ax, column in zip(axes, plan.columns, strict=True):
         for height, variant in enumerate(VARIANTS):
-            values = _of(results, model, dataset, variant)
+            values = _of(results, column, variant)
             ax.plot(values, [height] * len(values), "o", color=f"C{height}", ms=5, alpha=0.6)
             if values:
                 ax.plot([mean(values)] * 2, [height - 0.3, height + 0.3], color=f"C{height}")
         for number, label, style in zip(
-            PUBLISHED[model, dataset],
+            PUBLISHED[column.model, column.dataset],
             ("published f-SNN", "published integer order"),
             ("-", "--"),
             strict=True,
@@ -383,7 +389,7 @@ def _draw(out: Run, plan: Plan, results: Results) -> None:
             ax.axvline(number, ls=style, lw=0.8, color="grey", label=label)
         ax.set_yticks(range(len(VARIANTS)), [v.title for v in VARIANTS] if ax is axes[0] else [])
         ax.invert_yaxis()
-        ax.set(xlabel="test accuracy (%)", title=f"{model} on {dataset.capitalize()}")
+        ax.set(xlabel="test accuracy (%)", title=column.title)
     axes[0].legend(fontsize=7, loc="lower left")
     out.save_figure("accuracy", figure)
 
