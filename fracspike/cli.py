@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 import fracspike
+from fracspike.sweep.command import sweep
 from fracspike.training.command import train
 
 
@@ -85,6 +86,7 @@ def simulate(out: str, **options: float | str | None) -> None:
 
 
 cli.add_command(train)
+cli.add_command(sweep)
 
 
 def main() -> None:

@@ -50,12 +50,16 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+class InUseError(ValueError):
+    """Another process is writing to the same folder."""
+
+
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keep other processes from writing to a folder meanwhile; given up whenever this process ends.
 
     Raises:
-        ValueError: if another holds it.
+        InUseError: if another holds it.
     """
     try:
         import fcntl
@@ -67,7 +71,7 @@ def locked(folder: Path) -> Iterator[None]:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(handle)
-        raise ValueError(
+        raise InUseError(
             f"`out` must not be in use by another process, but something is writing to {folder}; "
             "wait for it, or choose another with --out"
         ) from None
@@ -88,6 +92,12 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a process that was killed left half-written; nobody else may be writing there."""
+    for path in folder.glob(".*-????????.*"):  # as replacing() calls them
+        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -39,6 +39,7 @@ LAYERS = [
     "fracspike.experiments fracspike.training fracspike.single",
     "fracspike.sweep",
     "fracspike.cli",
+    "fracspike.__main__",
 ]
 
 

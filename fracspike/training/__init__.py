@@ -1,8 +1,9 @@
 """Training on real data: tasks by name, one file and one registry line each.
 
 The parts know little of each other, so that each can be replaced alone: a task brings data and a
-network (``task``, ``digits``), the loop learns (``loop``), the checkpoint keeps (``checkpoint``), the
-figures show (``figures``), and ``run`` puts them together.
+network (``task``, ``digits``), the engine learns (``engine``) on the machine there is (``machine``), the
+checkpoint keeps (``checkpoint``), the figures show (``figures``), and ``run`` puts them together.
+Experiments use :func:`fit` alone.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from .task import Data, Images, Options, Task
 #: name -> module that holds it as ``TASK``; imported only when asked for
 TASKS = {
     "digits": "fracspike.training.digits",
+    "fashion-mnist": "fracspike.training.fashion_mnist",
 }
 
 

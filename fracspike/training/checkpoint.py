@@ -59,7 +59,7 @@ def load(path: Path, config: dict[str, Any]) -> dict[str, Any]:
     Warns:
         UserWarning: if the one before is taken; the damaged one then has another name.
     """
-    if not path.exists() and not path.with_name(BEFORE).exists():
+    if not exists(path):
         raise ValueError(f"no checkpoint to resume from at {path}; start without --resume")
     try:
         content = _read(path)
@@ -78,6 +78,11 @@ def load(path: Path, config: dict[str, Any]) -> dict[str, Any]:
         )
     state: dict[str, Any] = content["state"]
     return state
+
+
+def exists(path: Path) -> bool:
+    """Tell whether there is a checkpoint, or the one before it, to be loaded from ``path``."""
+    return path.exists() or path.with_name(BEFORE).exists()
 
 
 def damaged(path: Path, reason: object) -> ValueError:
@@ -137,18 +142,11 @@ def set_aside(path: Path) -> Path | None:
     Returns:
         Where an earlier checkpoint is now, if there was one.
     """
-    clean(path)
     if not path.exists():
         return None
     previous = path.replace(path.with_name(PREVIOUS))
     path.with_name(BEFORE).unlink(missing_ok=True)
     return previous
-
-
-def clean(path: Path) -> None:
-    """Remove half-written files of a process that was killed; nobody else may be writing."""
-    for leftover in path.parent.glob(f".{path.stem}*-*{path.suffix}"):
-        leftover.unlink(missing_ok=True)
 
 
 def _second_name(path: Path, second: Path) -> None:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fracspike.files import locked, output_folder
+from fracspike.files import locked, output_folder, remove_leftovers
+from fracspike.solvers import checks
 
 from . import checkpoint, gradients, randomness
 from .gradients import Loss, Samples
@@ -59,6 +60,7 @@ def fit(
     machine: Machine | None = None,
     save_every: float = 60.0,
     on_epoch: Callable[[Record], None] = lambda record: None,
+    on_step: Callable[[float], None] = lambda done: None,
 ) -> Fitted:
     """Train ``model`` in place, and give it the weights of the best epoch.
 
@@ -83,6 +85,7 @@ def fit(
             has made several.
         save_every: seconds between checkpoints within an epoch.
         on_epoch: told of each epoch, after it has been kept, in the leading process.
+        on_step: told how many epochs are done, with the share of the present one, in the leading process.
 
     Returns:
         The history and the best epoch.
@@ -103,11 +106,14 @@ def fit(
     >>> done.best["error"] < 1e-3
     True
     """
+    checks.real("save_every", save_every, at_least=0.0)
     machine = Machine("cpu") if machine is None else machine
     path = None if folder is None else output_folder(folder) / checkpoint.NAME
     depends = {**asdict(settings), **(config or {})}
     lock = locked(path.parent) if path is not None and machine.leads else contextlib.nullcontext()
     with lock, randomness.preserved():
+        if path is not None and machine.leads:
+            remove_leftovers(path.parent)
         training = Training(model, data, loss, settings, validate, optimizer, machine)
         if resume:
             if path is None:
@@ -116,7 +122,7 @@ def fit(
         elif path is not None and machine.leads:
             checkpoint.set_aside(path)
             checkpoint.save(path, depends, training.state())
-        training.run(Keeper(path if machine.leads else None, depends, save_every), on_epoch)
+        training.run(Keeper(path if machine.leads else None, depends, save_every), on_epoch, on_step)
     return Fitted(training.history, training.history[settings.best(training.history)], training.seconds)
 
 
@@ -187,16 +193,18 @@ class Training:
         self.losses = 0.0  # sum over its steps
         self.seconds = 0.0
 
-    def run(self, keeper: Keeper, on_epoch: Callable[[Record], None]) -> None:
+    def run(
+        self, keeper: Keeper, on_epoch: Callable[[Record], None], on_step: Callable[[float], None]
+    ) -> None:
         """Train until the settings say stop, then take the best weights."""
         while not self.settings.stops(self.history):
-            self._epoch(keeper)
+            self._epoch(keeper, on_step if self.machine.leads else lambda done: None)
             keeper.keep(self.state)
             if self.machine.leads:
                 on_epoch(self.history[-1])
         self.model.load_state_dict(self.best)
 
-    def _epoch(self, keeper: Keeper) -> None:
+    def _epoch(self, keeper: Keeper, on_step: Callable[[float], None]) -> None:
         start = time.perf_counter()
         self.model.train()
         rate = self.settings.rate(len(self.history))
@@ -211,6 +219,7 @@ class Training:
                 now = time.perf_counter()
                 self.seconds, start = self.seconds + now - start, now
                 keeper.keep_if_due(self.state)
+            on_step(len(self.history) + self.step / len(batches))
         metrics = self._measure()
         score = self.settings.score(self.history, metrics)
         number = len(self.history) + 1
@@ -286,7 +295,6 @@ class Training:
         """
         found: Any = None
         if self.machine.leads:
-            checkpoint.clean(path)
             try:
                 found = checkpoint.load(path, config)
             except ValueError as error:

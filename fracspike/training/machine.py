@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 T = TypeVar("T")
-DEVICES = {"auto": "auto", "cpu": "cpu", "cuda": "cuda"}
+DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}
 
 
@@ -29,7 +29,7 @@ class Machine:
     machine or many, and ``processes`` is left alone.
 
     Args:
-        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        device: ``"cpu"``, ``"cuda"``, or ``"auto"``: a GPU if there is one.
         precision: ``"32"``, or ``"bf16"`` for autocast.
         processes: on this machine.
 
@@ -42,26 +42,33 @@ class Machine:
         checks.one_of("device", device, DEVICES)
         checks.one_of("precision", precision, PRECISIONS)
         checks.positive_int("processes", processes)
-        if device == "cuda" and not torch.cuda.is_available():
-            raise ValueError(
-                "`device` must be there, got 'cuda', of which torch sees none; pass --device cpu"
-            )
         nodes = 1
         if "TORCHELASTIC_RUN_ID" in os.environ:
-            processes = int(os.environ["LOCAL_WORLD_SIZE"])
-            nodes = int(os.environ["WORLD_SIZE"]) // processes
+            here = int(os.environ["LOCAL_WORLD_SIZE"])
+            if processes not in (1, here):
+                raise ValueError(
+                    f"`processes` must be left to torchrun, which started {here}; got {processes}"
+                )
+            processes, nodes = here, int(os.environ["WORLD_SIZE"]) // here
+        gpus = torch.cuda.device_count() if device != "cpu" and torch.cuda.is_available() else 0
+        if device == "cuda" and processes > gpus:
+            raise ValueError(
+                f"`device` must be there for each process, got 'cuda', of which torch sees {gpus}; "
+                "pass --device cpu, or fewer --processes"
+            )
+        if device == "auto":
+            device = "cuda" if gpus >= processes else "cpu"
         several = processes * nodes > 1
-        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         self.precision = precision
-        self._fabric = _fabric()(
-            accelerator=DEVICES[device],
-            devices=processes,
-            num_nodes=nodes,
-            strategy="ddp" if several else "auto",
-            precision=PRECISIONS[precision],  # type: ignore[arg-type]
-        )
         threads = torch.get_num_threads()
         with _quiet():
+            self._fabric = _fabric()(
+                accelerator=device,
+                devices=processes,
+                num_nodes=nodes,
+                strategy="ddp" if several else "auto",
+                precision=PRECISIONS[precision],  # type: ignore[arg-type]
+            )
             self._fabric.launch()
         torch.set_num_threads(threads)
         self.rank: int = self._fabric.global_rank
@@ -100,7 +107,7 @@ class Machine:
         """Overwrite tensors with those of the leading process."""
         if self.world > 1:
             for tensor in tensors:
-                torch.distributed.broadcast(tensor, 0)
+                torch.distributed.broadcast(tensor.detach(), 0)
 
     def barrier(self) -> None:
         """Wait until every process is here."""
@@ -127,13 +134,9 @@ def _fabric() -> type[Fabric]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the messages of starting processes off the terminal; errors come as exceptions."""
-    names = ("lightning_fabric", "lightning_fabric.utilities.rank_zero", "lightning.fabric")
-    loggers = [logging.getLogger(name) for name in names]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
     try:
         yield
     finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
+        logging.disable(before)
