@@ -67,7 +67,7 @@ def reproduce(
 @click.option("--dt", default=0.1, show_default=True, help="Time step (ms).")
 @click.option("--threshold", default=1.0, show_default=True)
 @click.option("--reset", default="subtract", show_default=True, help="subtract, value or none.")
-@click.option("--reset-memory", default="jump", show_default=True, help="jump, overwrite or restart.")
+@click.option("--reset-memory", default="jump", show_default=True, help="jump, restart, overwrite, current.")
 @click.option("--surrogate", default="sigmoid", show_default=True, help="Surrogate, such as atan:alpha=2.")
 @click.option("--refractory", default=0.0, show_default=True, help="Refractory period (ms).")
 @click.option(

@@ -16,9 +16,11 @@ patch of orders the fit is one linear map of E, so the weights are interpolated 
 alpha and differentiated there: thousands of orders cost one small matrix product.
 
 **How it is differentiated.** In alpha through the weights. In tau two ways: through the decays, which is
-exact for the sum; or with decays held fixed, by the same fit of
-:math:`\partial E/\partial \log\tau = (t/\tau)^\alpha E_{\alpha,\alpha}(-(t/\tau)^\alpha)` (`Grid.slopes`), exact for E to
-the tolerance, and then nothing needs to be known of the modes but what multiplies their weights.
+exact for the sum; or with decays held fixed, by the same fit (`Grid.slopes`) of
+
+.. math:: \partial E/\partial \log\tau = (t/\tau)^\alpha E_{\alpha,\alpha}(-(t/\tau)^\alpha),
+
+exact for E to the tolerance, and then all that counts is what multiplies the weights of the modes.
 
 References:
     I. Podlubny (1999), Fractional Differential Equations, section 4.1, for the solution; R. Gorenflo and
@@ -35,11 +37,11 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from . import checks
 from .mittag_leffler import mittag_leffler
 
 FLOOR = 1e-6  # E below this is met to tol * FLOOR, absolutely: alpha = 1 soon falls below any number
-LEAST = 1e-13  # what tol * FLOOR is raised to: float64 can hold no more
+LEAST = 1e-13  # what tol * FLOOR is raised to, because float64 can hold no more; ...
+ROUNDING = 3e-15  # ... and how closely 1 - E can be held
 NARROW = 0.7  # orders above this have rates that crowd around 1 ...
 CLUSTER = ((0.1, 0.3), (0.05, 0.15, 0.3, 0.5))  # ... at these distances in log rate: few, or many if ...
 DENSE = 5.0  # ... there are more rates a decade than this
@@ -219,8 +221,8 @@ def _fit(grid: Grid, alpha: Tensor, *, slope: bool) -> tuple[list[Tensor], float
     """Return the weights of E (and of its slope) for a few orders, ``(K - 1, len(alpha))``, and how good."""
     t = _times(grid.first, grid.last)
     values = [_relaxation(grid.first, grid.last, tuple(alpha.tolist()))]
-    floor = max(FLOOR, LEAST / grid.tol)
-    exact = torch.minimum(values[0].clamp(min=floor), 1 - values[0])
+    fallen, risen = max(FLOOR, min(LEAST / grid.tol, 0.1)), min(ROUNDING / grid.tol, 0.1)
+    exact = torch.minimum(values[0].clamp(min=fallen), (1 - values[0]).clamp(min=risen))
     scale = exact.log().mean(1, keepdim=True).exp()
     powers = torch.exp(-grid.rates[:-1] * t.unsqueeze(1))
     u, s, vh = torch.linalg.svd(powers / scale, full_matrices=False)

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from fracspike.solvers import checks
+
 from . import parameters
 from .lif import FractionalLIF
 from .readout import FractionalLI
@@ -61,10 +63,11 @@ class FractionalCubaLIF(FractionalLIF):
         shape = parameters.common_shape((alpha_syn, tau_syn), parameters.size_tuple(size))
         super().__init__(alpha, tau, threshold, dt, learn=sorted(learned - OWN.keys()), size=shape, **kwargs)
         self.synapse = FractionalLI(
-            alpha_syn,
-            tau_syn,
+            checks.order("alpha_syn", alpha_syn),
+            checks.real("tau_syn", tau_syn, above=0.0),
             dt=self.dt,
-            memory=self.memory,
+            memory=kwargs.get("memory"),
+            backend=kwargs.get("backend", "auto"),
             learn=[OWN[name] for name in sorted(learned & OWN.keys())],
             size=self.size,
         )

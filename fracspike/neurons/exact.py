@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from fracspike.solvers import Exponentials
-from fracspike.solvers.modes import Grid, choose
+from fracspike.solvers import Exponentials, modes
 
 from . import native
 from .backend import Choice
@@ -39,7 +38,7 @@ def simulate(lif: FractionalLIF, current: Tensor, state: State, *, traces: bool)
     Raises:
         ValueError: if the horizon is passed, or the native backend was asked for and cannot run this.
     """
-    memory = _memory(lif)
+    memory = _memory(lif, current.dtype)
     done = state.steps + len(current)
     if done > memory.horizon:
         raise ValueError(
@@ -49,17 +48,20 @@ def simulate(lif: FractionalLIF, current: Tensor, state: State, *, traces: bool)
     dtype = current.dtype
     if dtype in HALVES:  # single precision costs nothing here, and half of one would not hold a potential
         current, state = current.float(), replace(state, v=state.v.float(), drive=state.drive.float())
-    state = replace(state, grid=_grid(lif, state, current.dtype))
-    run = _native(lif, current, state, traces) if _wants_native(lif, current) else None
+    run = None
+    if _wants_native(lif, current):
+        run = _native(lif, current, state, memory, traces)
     if run is None:
-        run = lif._march(current, state)
-    end = replace(run.state, v=run.state.v.to(dtype), drive=run.state.drive.to(dtype), grid=state.grid, steps=done)
+        run = lif._march(current, replace(state, grid=_grid(lif, state, memory)))
+    end = run.state
+    if not traces:
+        return replace(run, spikes=run.spikes.to(dtype))
     return replace(
         run,
         spikes=run.spikes.to(dtype),
         voltage=run.voltage.to(dtype),
         pre_reset=run.pre_reset.to(dtype),
-        state=end,
+        state=replace(end, v=end.v.to(dtype), drive=end.drive.to(dtype), steps=done),
     )
 
 
@@ -77,7 +79,9 @@ def choose_backend(lif: FractionalLIF, current: Tensor) -> Choice:
     reason = obstacle(lif, current)
     if reason is not None:
         return Choice("torch", reason)
-    return Choice("native", "backend='native' was asked for" if lif.backend == "native" else "it can run this")
+    return Choice(
+        "native", "backend='native' was asked for" if lif.backend == "native" else "it can run this"
+    )
 
 
 def obstacle(lif: FractionalLIF, current: Tensor) -> str | None:
@@ -96,9 +100,12 @@ def obstacle(lif: FractionalLIF, current: Tensor) -> str | None:
             return f"{type(lif).__name__} has a step of its own, which is not compiled"
     if current.device.type != "cpu":
         return f"the current is on {current.device.type!r}, and the compiled loop runs on the CPU"
-    if torch._C._functorch.maybe_current_level() is not None:
+    if torch.compiler.is_compiling():
+        if torch.is_grad_enabled() and not native.known(lif.surrogate):
+            return "torch.compile can only take a surrogate of fracspike through the compiled loop"
+    elif torch._C._functorch.maybe_current_level() is not None:
         return "a transform of torch.func is active"
-    if importlib.util.find_spec("numba") is None:
+    elif importlib.util.find_spec("numba") is None:
         return "Numba is not installed"
     return native.obstacle(lif.surrogate, current)
 
@@ -118,45 +125,40 @@ def _wants_native(lif: FractionalLIF, current: Tensor) -> bool:
     return reason is None
 
 
-def _native(lif: FractionalLIF, current: Tensor, state: State, traces: bool) -> Simulation | None:
+def _native(
+    lif: FractionalLIF, current: Tensor, state: State, memory: Exponentials, traces: bool
+) -> Simulation | None:
     """Run the compiled loop; None if the surrogate turns out not to step as it promised."""
-    grid, rest = state.grid, lif.v_rest.double()
-    assert grid is not None
-    alpha, tau = lif.alpha.detach(), lif.tau.detach().double()
-    moves = []
-    if lif.alpha.requires_grad:
-        moves.append((lif.alpha, grid.tangents(alpha)))
-    if lif.tau.requires_grad:  # the decays are held fixed: dE/dlog(tau) has weights of its own
-        moves.append((lif.tau.double().log(), grid.slopes(alpha)))
-    levels = native.Levels(
+    rest = lif.v_rest.double()
+    neuron = native.Neuron(
+        alpha=lif.alpha,
+        tau=lif.tau,
         resistance=lif.resistance,
         threshold=lif.threshold.double() - rest,
         v_reset=lif.v_reset.double() - rest,
-        decay=1 - grid.losses(lif.dt / tau),
-        weight=grid.weights(alpha),
-        moves=moves,
+        dt=lif.dt,
+        reset=lif.reset,
+        restart=lif.reset_memory == "restart",
+        period=lif._hold,
+        detach=lif.detach_reset,
+        horizon=memory.horizon,
+        tol=memory.tol,
     )
+    grid = None if torch.compiler.is_compiling() else _grid(lif, state, memory)
+    past = state.past.double()
+    if traces and grid is not None:
+        past = start_modes(state, lif.v_rest, grid.modes)
+    step = native.plan(lif.surrogate, current)
     try:
         found = native.run(
-            current,
-            levels,
-            native.plan(lif.surrogate, current),
-            start_modes(state, lif.v_rest, grid.modes),
-            state.v.double() - rest,
-            state.refractory,
-            reset=lif.reset,
-            restart=lif.reset_memory == "restart",
-            period=lif._hold,
-            detach=lif.detach_reset,
-            traces=traces,
+            current, neuron, step, grid, past, state.v.double() - rest, state.refractory, traces=traces
         )
-    except native.Mismatch as mismatch:
+    except native.MismatchError as mismatch:
         if lif.backend == "native":
             refuse(lif, current, str(mismatch))
         return None
-    if found.before is None:
-        nothing = current.new_empty(0)
-        return Simulation(found.spikes, nothing, nothing, state)
+    if not traces:
+        return Simulation(found.spikes, found.before, found.before, state)
     before = found.before if _is_zero(rest) else found.before + lif.v_rest.to(current.dtype)
     spikes = found.spikes.detach() if lif.detach_reset else found.spikes
     after = RESETS[lif.reset](before, spikes, lif)
@@ -166,6 +168,7 @@ def _native(lif: FractionalLIF, current: Tensor, state: State, traces: bool) -> 
         past=found.modes,
         drive=lif.resistance.to(current.dtype) * current[-1],
         refractory=found.hold,
+        grid=grid,
     )
     return Simulation(found.spikes, after, before, end)
 
@@ -174,18 +177,16 @@ def _is_zero(value: Tensor) -> bool:
     return not value.requires_grad and not bool(value.any())
 
 
-def _memory(lif: FractionalLIF) -> Exponentials:
+def _memory(lif: FractionalLIF, dtype: torch.dtype) -> Exponentials:
     assert isinstance(lif.memory, Exponentials)
-    return lif.memory
+    return replace(lif.memory, tol=TOLERANCE.get(dtype, lif.memory.tol)) if lif._by_dtype else lif.memory
 
 
-def _grid(lif: FractionalLIF, state: State, dtype: torch.dtype) -> Grid:
+def _grid(lif: FractionalLIF, state: State, memory: Exponentials) -> modes.Grid:
     """Return the rates: those the state was made with, else the fewest that serve."""
-    memory = _memory(lif)
-    tol = TOLERANCE[dtype] if lif._by_dtype else memory.tol
     if state.grid is None:
-        return choose(lif.alpha, lif.dt / lif.tau.detach().double(), memory.horizon, tol)
-    if state.grid.error(lif.alpha) > DRIFT * tol:
+        return modes.choose(lif.alpha, lif.dt / lif.tau.detach().double(), memory.horizon, memory.tol)
+    if state.grid.error(lif.alpha) > DRIFT * memory.tol:
         raise ValueError(
             "`state` must come from a neuron of about this alpha: its modes no longer serve; start from rest"
         )

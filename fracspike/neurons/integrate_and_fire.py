@@ -38,8 +38,8 @@ class FractionalIF(FractionalLIF):
     def _membrane(self, state: State, steps: int, dtype: torch.dtype) -> Membrane:
         count = len(state.past) + steps + 1
         if self.method == EXACT:
-            kernel = Integrator.kernel(self.alpha, self.tau, self.dt, count)
-            return Integrator(state, kernel, self.memory)
+            gain, kernel = Integrator.coefficients(self.alpha, self.tau, self.dt, count)
+            return Integrator(state, gain, kernel, self.memory)
         return self._differences(state, count, dtype, leaky=False)
 
     def _charge(self, v: Tensor, u: Tensor) -> Tensor:

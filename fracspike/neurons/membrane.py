@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fracspike.solvers import AdjointHistory, Memory, mittag_leffler
+from fracspike.solvers.weights import trapezoid_weights
 
 from .state import State
 
@@ -127,32 +128,30 @@ class Integrator(Membrane):
 
     Args:
         state: where to start.
-        kernel: :math:`c_m`, ``(count, *)`` float64, from :meth:`kernel`.
+        gain: :math:`c_0`, ``(*)`` float64.
+        kernel: :math:`(c_m - c_{m-1})/c_0`, and 1 at ``m = 0``: ``(count, *)`` float64.
         memory: what is kept of the past drives.
     """
 
-    def __init__(self, state: State, kernel: Tensor, memory: Memory) -> None:
+    def __init__(self, state: State, gain: Tensor, kernel: Tensor, memory: Memory) -> None:
         self.v, self.drive = state.v, state.drive
-        self._gain = kernel[0].to(state.v.dtype)
-        changes = torch.cat([torch.ones_like(kernel[:1]), kernel.diff(dim=0)])
-        self._past = AdjointHistory(memory, changes, state.v.dtype, state.past, keep=True)
+        self._gain = gain.to(state.v.dtype)
+        self._past = AdjointHistory(memory, kernel, state.v.dtype, state.past, keep=True)
 
     @staticmethod
-    def kernel(alpha: Tensor, tau: Tensor, dt: float, count: int) -> Tensor:
-        """Return :math:`c_m` for m = 0, ..., ``count - 1``: ``(count, *)``, float64."""
+    def coefficients(alpha: Tensor, tau: Tensor, dt: float, count: int) -> tuple[Tensor, Tensor]:
+        """Return gain and kernel, ``count`` long."""
         alpha, tau = alpha.double(), tau.double()
-        times = torch.arange(1, count + 1, dtype=torch.float64, device=alpha.device) * dt
-        times = times.reshape(-1, *([1] * max(alpha.dim(), tau.dim())))
-        risen = (times / tau) ** alpha * torch.exp(-torch.lgamma(1 + alpha))
-        return torch.cat([risen[:1], risen.diff(dim=0)])
+        gain = (dt / tau) ** alpha * torch.exp(-torch.lgamma(1 + alpha))
+        return gain, trapezoid_weights(alpha - 1, count)  # second differences of m**alpha
 
     def advance(self, u: Tensor, clamped: Tensor | None) -> Tensor:
         """See :class:`Membrane`."""
         older = self._past.weighted_sum()
         if clamped is not None:
-            u = torch.where(clamped, -older / self._gain, u)
+            u = torch.where(clamped, -older, u)
         self.drive = u
-        v = self.v + older + self._gain * u
+        v = self.v + self._gain * (u + older)
         return v if clamped is None else torch.where(clamped, self.v, v)
 
     def settle(self, before: Tensor, after: Tensor) -> None:

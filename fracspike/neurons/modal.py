@@ -10,9 +10,9 @@ from .state import State
 
 
 class Modes(Membrane):
-    r"""The solution of `Propagator` with its kernel as a sum of exponentials: constant memory, linear time.
+    r"""What `Propagator` solves, with its kernel as a sum of exponentials: constant memory, linear time.
 
-    With :math:`E(m h) = \sum_k w_k d_k^m` the neuron is a few ordinary leaky membranes that share a threshold:
+    With :math:`E(m h) = \sum_k w_k d_k^m` it is a few ordinary leaky membranes that share a threshold:
 
     .. math:: x_k = z_k + (1 - d_k)(u_n - z_k), \qquad v_n = v_\text{rest} + \sum_k w_k x_k, \qquad
         z_k = x_k + J_n

@@ -32,6 +32,7 @@ class FractionalLI(FractionalLIF):
         learn: names among ``"alpha"``, ``"coefficients"``, ``"tau"``, ``"resistance"``.
         size: shape of the neurons, if they have parameters of their own.
         coefficients: with a list of orders, one for each.
+        backend: as :class:`FractionalLIF`.
 
     Raises:
         TypeError: if an argument is of the wrong kind.
@@ -58,6 +59,7 @@ class FractionalLI(FractionalLIF):
         learn: Sequence[str] = (),
         size: int | Sequence[int] | None = None,
         coefficients: Sequence[float] | None = None,
+        backend: str = "auto",
     ) -> None:
         super().__init__(
             alpha,
@@ -72,6 +74,7 @@ class FractionalLI(FractionalLIF):
             learn=learn,
             size=size,
             coefficients=coefficients,
+            backend=backend,
         )
 
     def forward(self, current: Tensor, state: State | None = None) -> Tensor:
@@ -85,4 +88,5 @@ class FractionalLI(FractionalLIF):
 
     def extra_repr(self) -> str:
         """Return the parameters, for printing."""
-        return f"{self._numbers()}, dt={self.dt:g}, method={self.method!r}"
+        numbers = f"{self._numbers()}, dt={self.dt:g}"
+        return f"{numbers}, method={self.method!r}, memory={self.memory!r}, backend={self.backend!r}"

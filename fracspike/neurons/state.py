@@ -7,8 +7,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from fracspike.solvers import checks
-from fracspike.solvers.modes import Grid
+from fracspike.solvers import checks, modes
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class State:
     refractory: Tensor
     kind: str
     extra: dict[str, Tensor | State] = field(default_factory=dict)
-    grid: Grid | None = None
+    grid: modes.Grid | None = None
     steps: int = 0
 
     def detach(self) -> State:

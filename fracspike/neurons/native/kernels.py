@@ -22,7 +22,20 @@ import math
 import numpy as np
 from numba import njit
 
-from .lanes import LANES, OPTIONS, STEPS, add, advance, advance_each, combine, copy, product, settle, sums, sums_each
+from .lanes import (
+    LANES,
+    OPTIONS,
+    STEPS,
+    add,
+    advance,
+    advance_each,
+    combine,
+    copy,
+    product,
+    settle,
+    sums,
+    sums_each,
+)
 
 AT_LEAST, ABOVE, SOFT = 0, 1, 2  # the step: 1 from 0 on, 1 above 0, sigmoid
 NONE, SUBTRACT, VALUE = 0, 1, 2  # the reset
@@ -124,7 +137,11 @@ def forward(
     s, a = np.zeros((STEPS, LANES)), np.zeros((STEPS + 1, LANES))
     u, jump = np.zeros((STEPS, LANES)), np.zeros((STEPS, LANES))
     v, after, spike = np.zeros(LANES), np.zeros(LANES), np.zeros(LANES)
-    left, level, silence = np.zeros(LANES, np.int64), np.zeros(LANES, current.dtype), np.zeros(0, current.dtype)
+    left, level, silence = (
+        np.zeros(LANES, np.int64),
+        np.zeros(LANES, current.dtype),
+        np.zeros(0, current.dtype),
+    )
     for block in range(first, last):
         j = block * LANES
         n = min(LANES, M - j)
@@ -209,10 +226,10 @@ def adjoint(
 ):  # fmt: skip
     r"""Run blocks ``first`` to ``last`` back through time.
 
-    With :math:`Q_k^n = d_k Q_k^{n+1} + \delta_n` the adjoint modes, where :math:`\delta_n` is the gradient in the
-    potential before reset, :math:`b_n = \sum_k w_k d_k Q_k^{n+1}` is the gradient in what a reset adds to all
-    modes, :math:`\delta_n + b_n - b_{n-1}` that in the drive, and along a tangent :math:`w'` of the weights, with
-    :math:`b'_n = \sum_k w'_k d_k Q_k^{n+1}`, it is :math:`\sum_n b'_n (u_n + J_n - u_{n+1})`.
+    With :math:`\delta_n` the gradient in the potential before reset, the adjoint modes are
+    :math:`Q_k^n = d_k Q_k^{n+1} + \delta_n`. Then :math:`b_n = \sum_k w_k d_k Q_k^{n+1}` is the gradient in what a reset adds to
+    all modes, and :math:`\delta_n + b_n - b_{n-1}` that in the drive. Along a tangent :math:`w'` of the
+    weights, it is :math:`\sum_n b'_n (u_n + J_n - u_{n+1})`, with :math:`b'_n = \sum_k w'_k d_k Q_k^{n+1}`.
 
     Args:
         current: as in `forward`, and so are those not named here.
@@ -244,7 +261,13 @@ def adjoint(
     b, tail_b = np.zeros((STEPS, LANES)), np.zeros((2, LANES))
     a, dv = np.zeros((STEPS + 1, LANES)), np.zeros((STEPS, LANES))
     u, u_next, jump, change = np.zeros(LANES), np.zeros(LANES), np.zeros(LANES), np.zeros(LANES)
-    spike, slope, at_s, partial, total = np.zeros(LANES), np.zeros(LANES), np.zeros(LANES), np.zeros(LANES), np.zeros(LANES)
+    spike, slope, at_s, partial, total = (
+        np.zeros(LANES),
+        np.zeros(LANES),
+        np.zeros(LANES),
+        np.zeros(LANES),
+        np.zeros(LANES),
+    )
     reach, v, up, zero = np.zeros(LANES), np.zeros(LANES), np.zeros(LANES), np.zeros(LANES)
     d_r, d_th, d_vr, result = np.zeros(LANES), np.zeros(LANES), np.zeros(LANES), np.zeros((P, LANES))
     for block in range(first, last):
@@ -395,6 +418,11 @@ def adjoint(
             total[i] = partial[i] - b_start
             d_r[i] += total[i] * current[0, j + i]
             d_current[0, j + i] = r[i] * total[i]
-            d_resistance[j + i], d_threshold[j + i], d_v_reset[j + i], d_v[j + i] = d_r[i], d_th[i], d_vr[i], up[i]
+            d_resistance[j + i], d_threshold[j + i], d_v_reset[j + i], d_v[j + i] = (
+                d_r[i],
+                d_th[i],
+                d_vr[i],
+                up[i],
+            )
             for p in range(P):
                 d_along[p, j + i] = result[p, i]

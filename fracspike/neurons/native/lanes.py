@@ -12,13 +12,15 @@ of the equation, and one pass takes the modes over all four (`advance`), Horner'
 
 from __future__ import annotations
 
+from typing import Any
+
 from numba import njit
 
 LANES = 64  # neurons of a block: its modes stay in the first-level cache
 STEPS = 4  # taken at once
 
 # Sums may be reordered and products fused; NaN and infinity keep their meaning.
-OPTIONS = {
+OPTIONS: dict[str, Any] = {
     "nogil": True,
     "cache": True,
     "error_model": "numpy",

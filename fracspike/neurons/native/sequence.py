@@ -3,35 +3,49 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence as Items
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from fracspike.solvers.modes import Grid
+
+from .rates import pack
 from .step import Step
 
 
 @dataclass(frozen=True)
-class Levels:
-    """The parameters of a neuron, potentials measured from rest; each a number or per neuron, float64.
+class Neuron:
+    """What a layer is, potentials measured from rest; tensors are numbers or per neuron, float64.
 
     Attributes:
-        resistance: as said.
-        threshold: as said.
-        v_reset: as said.
-        decay: of the modes, ``(K, *)``.
-        weight: of the modes, ``(K, *)``; carries no gradient, but may move with parameters:
-        moves: pairs of a parameter and the derivative of the weights in it, ``(K, *)``.
+        alpha: order.
+        tau: time constant.
+        resistance: potential per current.
+        threshold: where it spikes.
+        v_reset: where a hard reset takes it.
+        dt: time step.
+        reset: "none", "subtract" or "value".
+        restart: whether a spike erases the modes.
+        period: refractory steps.
+        detach: whether no gradient flows through the spike in the reset.
+        horizon: steps over which ``tol`` holds.
+        tol: relative error of the memory.
     """
 
+    alpha: Tensor
+    tau: Tensor
     resistance: Tensor
     threshold: Tensor
     v_reset: Tensor
-    decay: Tensor
-    weight: Tensor
-    moves: Items[tuple[Tensor, Tensor]]
+    dt: float
+    reset: str
+    restart: bool
+    period: int
+    detach: bool
+    horizon: int
+    tol: float
 
 
 @dataclass(frozen=True)
@@ -40,48 +54,42 @@ class Sequence:
 
     Attributes:
         spikes: as said.
-        before: potential before reset, above rest; None unless it was wanted.
-        modes: after the last reset.
+        before: potential before reset, above rest; empty unless traces were wanted.
+        modes: after the last reset; none if none were given.
         hold: steps for which a neuron is still held.
     """
 
     spikes: Tensor
-    before: Tensor | None
+    before: Tensor
     modes: Tensor
     hold: Tensor
 
 
 def run(
     current: Tensor,
-    levels: Levels,
+    neuron: Neuron,
     step: Step,
+    grid: Grid | None,
     modes: Tensor,
     v: Tensor,
     hold: Tensor,
     *,
-    reset: str,
-    restart: bool,
-    period: int,
-    detach: bool,
     traces: bool,
 ) -> Sequence:
     """Run a layer over a sequence.
 
     Args:
         current: ``(T, B, *)``, float32 or float64, on the CPU.
-        levels: parameters; as said there.
+        neuron: the layer.
         step: from `plan`.
-        modes: at the start, ``(K, B, *)`` float64.
+        grid: rates of the modes; None to choose them, and then no modes can be given.
+        modes: at the start, ``(K, B, *)`` float64; none, ``(0, B, *)``, if there is no past.
         v: potential at the start, above rest.
         hold: steps for which a neuron is still held.
-        reset: "none", "subtract" or "value".
-        restart: whether a spike erases the modes.
-        period: refractory steps.
-        detach: whether no gradient flows through the spike in the reset.
         traces: whether potentials are wanted.
 
     Raises:
-        Mismatch: if the surrogate does not step as the plan said.
+        MismatchError: if the surrogate does not step as the plan said.
     """
     from . import ops
 
@@ -89,59 +97,42 @@ def run(
     size = math.prod(shape)
     resistance, threshold, v_reset = (
         value.double().expand(shape).reshape(size)
-        for value in (levels.resistance, levels.threshold, levels.v_reset)
+        for value in (neuron.resistance, neuron.threshold, neuron.v_reset)
     )
-    count = len(levels.weight)
-    tangents = [tangent for _, tangent in levels.moves]
-    shared = all(value.numel() == count for value in (levels.decay, levels.weight, *tangents))
-    decay, weight, *columns = (_columns(x, shape, shared) for x in (levels.decay, levels.weight, *tangents))
-    tangent = torch.stack(columns) if columns else weight.new_empty((0, *weight.shape))
-    along = [parameter.double().expand(shape).reshape(size) for parameter, _ in levels.moves]
-    moved = torch.stack(along) if along else weight.new_empty((0, size))
-    flat, start = current.reshape(-1, size).contiguous(), _padded(modes.reshape(count, size))
-    v, hold = v.double().reshape(size).contiguous(), hold.reshape(size).contiguous()
-    places = (threshold, v_reset, start, v)
+    flat = current.reshape(-1, size).contiguous()
+    start, v = modes.reshape(-1, size).contiguous(), v.double().reshape(size).contiguous()
+    alpha, tau = neuron.alpha.double(), neuron.tau.double()
     shift = current.new_empty((0, size)) if step.shift is None else step.shift.reshape(-1, size)
-    kinds = ops.KINDS[step.kind], step.slope, ops.RESETS[reset], restart, period
+    reset = ops.RESETS[neuron.reset]
+    where = list(shape), neuron.dt, pack(grid), neuron.horizon, neuron.tol
+    parts = (flat, resistance, alpha, tau, threshold, v_reset)
     with torch.no_grad():
         before, spikes, clamp, end, left = ops.potential(
-            flat.detach(), resistance.detach(), decay, weight, threshold.detach(), v_reset.detach(), shift,
-            start.detach(), v.detach(), hold, *kinds,
+            *(part.detach() for part in parts), shift, start.detach(), v.detach(),
+            hold.reshape(size).contiguous(), *where, ops.KINDS[step.kind], step.slope, reset,
+            neuron.restart, neuron.period,
         )  # fmt: skip
-    level = (levels.threshold).to(current.dtype)
+    level = neuron.threshold.to(current.dtype)
     trace, fired = before.reshape(current.shape), spikes.reshape(current.shape)
-    learns = step.trained or any(x.requires_grad for x in (flat, resistance, moved, *places))
+    learns = step.trained or any(part.requires_grad for part in (*parts, start, v))
     if torch.is_grad_enabled() and learns:
+        compiling = torch.compiler.is_compiling()
+        kept = traces or neuron.restart or neuron.reset == "value" or step.trained or compiling
         with torch.no_grad():
-            derivative = step.slopes(trace, level.detach(), fired).reshape(flat.shape)
+            derivative = step.slopes(trace, level.detach(), fired, None if kept else trace)
         smooth = before.new_empty(0)
         if step.trained:
             smooth = step.spikes((trace - level).detach(), step.noise).reshape(flat.shape)
-        spikes, before, end = ops.spikes(
-            flat, resistance, decay, weight, tangent, moved, *places, before, spikes, derivative, smooth, clamp, end,
-            ops.RESETS[reset], restart, detach, traces,
+        function: Any = ops.spikes if compiling else ops.Spikes.apply
+        spikes, before, end = function(
+            *parts, start, v, before, spikes, derivative.reshape(flat.shape), smooth, clamp, end,
+            *where, reset, neuron.restart, neuron.detach, traces,
         )  # fmt: skip
     else:
         step.check(trace, level, fired)
     return Sequence(
         spikes=spikes.reshape(current.shape),
-        before=before.reshape(current.shape) if traces else None,
-        modes=end[:count].reshape(count, *shape),
+        before=before.reshape(current.shape) if traces else before.new_empty(0),
+        modes=end.reshape(-1, *shape),
         hold=left.reshape(shape),
     )
-
-
-def _columns(value: Tensor, shape: torch.Size, shared: bool) -> Tensor:
-    """Return ``(K, *)`` as ``(K, 1)`` if all neurons share it, else ``(K, M)``; K a multiple of 4."""
-    count = len(value)
-    value = value.detach()
-    if shared:
-        return _padded(value.reshape(count, 1))
-    missing = len(shape) - (value.dim() - 1)
-    value = value.reshape(count, *([1] * missing), *value.shape[1:])
-    return _padded(value.expand(count, *shape).reshape(count, -1))
-
-
-def _padded(value: Tensor) -> Tensor:
-    """Return rows with zeros added up to a multiple of 4: the kernels take modes four at once."""
-    return functional.pad(value, (0, 0, 0, -len(value) % 4)).contiguous()

@@ -39,15 +39,17 @@ class Step:
     trained: bool
     certain: bool
 
-    def slopes(self, before: Tensor, threshold: Tensor, expected: Tensor) -> Tensor:
-        """Return the derivative on whole sequences, ``(T, *)``.
+    def slopes(
+        self, before: Tensor, threshold: Tensor, expected: Tensor, out: Tensor | None = None
+    ) -> Tensor:
+        """Return the derivative on whole sequences, ``(T, *)``, in ``out`` if given (it may be ``before``).
 
         Raises:
-            Mismatch: if the surrogate's spikes are not the ``expected`` ones.
+            MismatchError: if the surrogate's spikes are not the ``expected`` ones.
         """
         if torch.compiler.is_compiling():  # the compiler fuses better than chunks would
             return self._slopes(before, threshold, self.noise, expected)
-        result = torch.empty_like(before)
+        result = torch.empty_like(before) if out is None else out
         rows = max(1, CHUNK // max(1, before[0].numel()))
 
         def evaluate(start: int) -> None:
@@ -72,21 +74,21 @@ class Step:
             x = x.detach().requires_grad_()
             spikes = self.spikes(x, noise)
             if not self.certain and not torch.equal(spikes.detach(), expected):
-                raise Mismatch
+                raise MismatchError
             if not spikes.requires_grad:  # a step without any surrogate
                 return torch.zeros_like(x)
             found: Tensor | None = torch.autograd.grad(spikes.sum(), x, allow_unused=True)[0]
         return torch.zeros_like(x) if found is None else found
 
     def check(self, before: Tensor, threshold: Tensor, expected: Tensor) -> None:
-        """Raise Mismatch unless the surrogate gives the ``expected`` spikes."""
+        """Raise MismatchError unless the surrogate gives the ``expected`` spikes."""
         if not self.certain:
             with torch.no_grad():
                 if not torch.equal(self.spikes(before - threshold, self.noise), expected):
-                    raise Mismatch
+                    raise MismatchError
 
 
-class Mismatch(Exception):
+class MismatchError(Exception):
     """The surrogate does not step as the kernel did."""
 
     def __str__(self) -> str:
@@ -98,10 +100,10 @@ NO_STEP = "its surrogate is no step of the sign of its argument"
 
 def obstacle(surrogate: nn.Module, current: Tensor) -> str | None:
     """Return why the kernel cannot step for a surrogate, in words; None if it can."""
-    return None if _known(surrogate) or _probe(surrogate, current) else NO_STEP
+    return None if known(surrogate) or _probe(surrogate, current) else NO_STEP
 
 
-def _known(surrogate: nn.Module) -> bool:
+def known(surrogate: nn.Module) -> bool:
     """Return whether a surrogate is one of ours, with its forward unchanged."""
     return isinstance(surrogate, Surrogate) and type(surrogate).forward in (
         Surrogate.forward,
@@ -117,13 +119,13 @@ def plan(surrogate: nn.Module, current: Tensor) -> Step:
     trained = any(p.requires_grad for p in surrogate.parameters())
     if isinstance(surrogate, NoisyThreshold) and surrogate.training:
         return _noisy(surrogate, current, trained)
-    if isinstance(surrogate, Surrogate) and _known(surrogate):
+    if isinstance(surrogate, Surrogate) and known(surrogate):
         return Step(
             kind="above" if surrogate.strict else "at_least",
             slope=1.0,
             noise=None,
             shift=None,
-            spikes=lambda x, noise: surrogate(x),  # type: ignore[no-any-return]
+            spikes=lambda x, noise: surrogate(x),
             derivative=lambda x, noise: surrogate.derivative(x),
             trained=trained,
             certain=True,
@@ -133,7 +135,7 @@ def plan(surrogate: nn.Module, current: Tensor) -> Step:
         slope=1.0,
         noise=None,
         shift=None,
-        spikes=lambda x, noise: surrogate(x),  # type: ignore[no-any-return]
+        spikes=lambda x, noise: surrogate(x),
         derivative=None,
         trained=trained,
         certain=False,
@@ -168,6 +170,10 @@ def _probe(surrogate: nn.Module, current: Tensor) -> str | None:
     except Exception:  # whatever it is, the loop over time will meet it and say so
         return None
     for kind, expected in (("at_least", x >= 0), ("above", x > 0)):
-        if isinstance(spikes, Tensor) and spikes.shape == x.shape and torch.equal(spikes, expected.to(x.dtype)):
+        if (
+            isinstance(spikes, Tensor)
+            and spikes.shape == x.shape
+            and torch.equal(spikes, expected.to(x.dtype))
+        ):
             return kind
     return None
