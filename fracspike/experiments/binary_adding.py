@@ -201,7 +201,7 @@ def accuracy(model: nn.Module, part: TensorDataset) -> float:
 # The experiment
 
 # 1200 steps of 50 samples where the whole has 10 000 of 250
-DEFAULT = Plan(epochs=6, samples=10_000, batch=50, lr=2e-3, orders=(1.0, 0.7, 0.5))
+DEFAULT = Plan(epochs=6, samples=10_000, batch=50, lr=2e-3)
 QUICK = Plan(epochs=2, samples=1_000, batch=50, lr=2e-3, tests=200, orders=(1.0, 0.5))
 FULL = Plan(epochs=50)
 

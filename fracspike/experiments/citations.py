@@ -86,13 +86,15 @@ class _Product(torch.autograd.Function):
     def forward(ctx: Any, weight: Tensor, words: Words, draws: NDArray[np.float32]) -> Tensor:
         ctx.words, ctx.draws = words, draws
         found = np.zeros((len(draws), len(words.papers), weight.shape[1]), np.float32)
-        _add(found, np.ascontiguousarray(weight.detach().numpy()), *_arrays(words), draws, False)
+        rows = np.ascontiguousarray(weight.detach().numpy())
+        _add(found, rows, *_arrays(words), draws, False)  # type: ignore[call-arg]
         return torch.from_numpy(found)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         of_weight = np.zeros((ctx.words.columns, grad.shape[-1]), np.float32)
-        _add(np.ascontiguousarray(grad.numpy()), of_weight, *_arrays(ctx.words), ctx.draws, True)
+        arriving = np.ascontiguousarray(grad.numpy())
+        _add(arriving, of_weight, *_arrays(ctx.words), ctx.draws, True)  # type: ignore[call-arg]
         return torch.from_numpy(of_weight), None, None
 
 

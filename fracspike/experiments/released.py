@@ -4,8 +4,9 @@ r"""The neuron of f-SNN's released code, to be compared with: its reset is a cur
 
 stepped by the product rectangle rule. The reset is a negative input, so how much it takes off depends on the
 step; the spike is decided on the potential one unit of time ahead, whatever the step. As the step
-falls the count of spikes grows without bound (``docs/neurons.md``): for comparisons only. ``FractionalLIF`` with
-``reset_memory="current"`` has the same reset; this is the released program's scheme, spike for spike.
+falls the count of spikes grows without bound (``docs/neurons.md``): for comparisons only. The same
+reset is that of ``FractionalLIF`` with ``reset_memory="current"``; here it is in the released program's
+scheme, spike for spike.
 
 Source: Ge et al. (2026), Fractional-order spiking neural network, arXiv:2507.16937, and its code.
 """
