@@ -1,15 +1,17 @@
 """Time and memory of a fractional layer beside memoryless layers and spikeDE, in the same run.
 
 Run ``python benchmarks/neurons.py`` where snnTorch and SpikingJelly can be imported (``--peers PATH`` adds
-a folder to the import path), and ``--spikede PATH`` with a checkout to add spikeDE; what is missing is left out.
-The work of every case: forward and backward of a layer over ``(T, B, N)``, float32, the gradient that of a
-weighted sum of the spikes, in the input (and for us in alpha and tau too). Ours has alpha 0.6 and a memory of
-tolerance 1e-6. snnTorch's input is unbound once and its steps stacked; SpikingJelly runs in multi-step mode.
+a folder to the import path), and ``--spikede PATH`` with a checkout to add spikeDE; what is missing is left
+out. The work of every case: forward and backward of a layer over ``(T, B, N)``, float32, the gradient that
+of a weighted sum of the spikes, in the input (and for us in alpha and tau too). Ours has alpha 0.6 and a
+memory of tolerance 1e-6. snnTorch's input is unbound once and its steps stacked; SpikingJelly runs in
+multi-step mode.
 
-Cases of a shape are timed in turn, round after round, so that other load falls on all alike; the least of the
-rounds counts, as processor time with ``--threads 1``, which other load disturbs less. Everything from the call to the end of the backward pass is counted: the choice of modes, the
-derivative of the spikes, starting threads. The first call, which compiles or loads from the disk, is printed
-by itself. Memory and spikeDE are measured in processes of their own.
+The cases of a shape are timed in turn, round after round, so that other load falls on all alike; the least
+of the rounds counts, as processor time with ``--threads 1``, which other load disturbs less. Everything from
+the call to the end of the backward pass is counted: the choice of modes, the derivative of the spikes,
+starting threads. The first call, which compiles or loads from the disk, is printed by itself. Memory and
+spikeDE are measured in processes of their own.
 """
 
 from __future__ import annotations
@@ -106,6 +108,15 @@ def data(*shape: int) -> tuple[Tensor, Tensor]:
 # -- the measurements -------------------------------------------------------------------------------------
 
 
+def peak() -> int:
+    """Return the largest resident set of this process in bytes; the kernel's own count is inherited."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(lines["VmHWM"].split()[0]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
 def beside_memoryless(rounds: int) -> list[Row]:
     """Time every shape, the layers in turn."""
     rows = []
@@ -143,11 +154,11 @@ def backends() -> list[Row]:
 
 
 def first_call() -> list[Row]:
-    """Time the first call in a fresh process, with an empty cache of compiled code and with a full one."""
+    """Measure the processor time of the first call, with an empty cache of compiled code and a full one."""
     code = (
         "import time, torch; from fracspike import FractionalLIF; x = torch.rand(8, 4).requires_grad_();"
-        "lif = FractionalLIF(0.6, learn=('alpha', 'tau')); t = time.perf_counter();"
-        "lif(x).sum().backward(); print(time.perf_counter() - t)"
+        "lif = FractionalLIF(0.6, learn=('alpha', 'tau')); t = time.process_time();"
+        "lif(x).sum().backward(); print(time.process_time() - t)"
     )
     rows = []
     cache = ROOT / "build" / "benchmark-cache"
@@ -169,9 +180,9 @@ def long(steps: int) -> Row:
     current, weights = data(steps, 1, 64)
     seconds(layer, current[:64], weights[:64])
     current = current.requires_grad_()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak()
     layer(current).backward(weights)
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    grown = peak() - before
     current = current.detach()
     value = min(seconds(layer, current, weights) for _ in range(3))
     return {"steps": steps, "seconds": value, "sequences": grown / (4 * 64 * steps)}
@@ -186,7 +197,7 @@ def stream(steps: int) -> Row:
         for i in range(steps // 1000):
             state = layer.simulate(chunk, state).state
             if i in (steps // 10_000, steps // 1000 - 1):
-                peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+                peaks.append(peak() >> 20)
     return {"streamed": steps, "seconds": time.perf_counter() - start, "peak_mb": peaks}
 
 
@@ -194,11 +205,11 @@ def beside_spikede(steps: int, size: int, path: str, who: str) -> Row:
     """Measure one pass of spikeDE's l1 over a leaky neuron, or of ours, in this process."""
     sys.path.insert(0, path)
     current, weights = data(steps, size)
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak()
     if who == "fracspike":
         layer = ours()
         seconds(layer, current[:8], weights[:8])
-        kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = peak()
         value = seconds(layer, current, weights)
     else:
         from spikeDE.solver import l1_integrate_tuple
@@ -226,7 +237,7 @@ def beside_spikede(steps: int, size: int, path: str, who: str) -> Row:
         states = l1_integrate_tuple(rhs, (torch.zeros(size),), [alpha], t)
         (torch.stack(states[0])[1:] * weights).sum().backward()
         value = time.perf_counter() - start
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - kilobytes) / 1024
+    grown = (peak() - before) / 2**20
     return {"steps": steps, "size": size, "layer": who, "seconds": value, "peak_mb": grown}
 
 

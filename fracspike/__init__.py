@@ -2,7 +2,8 @@
 
 __version__ = "0.1.0"
 
-from . import surrogate
+from . import encode, losses, measure, plots, surrogate
+from .layers import TimeDistributed, as_system, convert, record
 from .neurons import (
     FractionalAdEx,
     FractionalALIF,
@@ -32,6 +33,14 @@ __all__ = [
     "RecurrentFractionalLIF",
     "Simulation",
     "State",
+    "TimeDistributed",
+    "as_system",
+    "convert",
     "distributed",
+    "encode",
+    "losses",
+    "measure",
+    "plots",
+    "record",
     "surrogate",
 ]

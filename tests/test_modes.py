@@ -84,5 +84,5 @@ def test_neighbouring_steps_share_a_grid_and_distant_ones_do_not() -> None:
 
 
 def test_a_tolerance_out_of_reach_is_refused() -> None:
-    with pytest.raises(ValueError, match="`tol` must be within reach of float64, got 1e-14"):
-        choose(scalar(0.5), scalar(0.1), HORIZON, 1e-14)
+    with pytest.raises(ValueError, match="`tol` must be within reach of float64, got 1e-16"):
+        choose(scalar(0.5), scalar(0.1), HORIZON, 1e-16)

@@ -12,6 +12,7 @@ from fracspike.solvers import checks
 
 from . import parameters
 from .lif import FractionalLIF
+from .module import in_single
 from .readout import FractionalLI
 from .state import Simulation, State
 
@@ -72,6 +73,7 @@ class FractionalCubaLIF(FractionalLIF):
             size=self.size,
         )
 
+    @in_single
     def simulate(self, current: Tensor, state: State | None = None) -> Simulation:
         """See :meth:`FractionalLIF.simulate`; the synaptic current is in ``variables``."""
         self._check_current(current)

@@ -14,7 +14,7 @@ from fracspike.solvers import Exponentials, modes
 from . import native
 from .backend import Choice
 from .modal import Modes, start_modes
-from .reset import RESETS
+from .reset import RESETS, height
 from .state import Simulation, State
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _native(
         tau=lif.tau,
         resistance=lif.resistance,
         threshold=lif.threshold.double() - rest,
-        v_reset=lif.v_reset.double() - rest,
+        v_reset=height(lif).double() if lif.reset == "subtract" else lif.v_reset.double() - rest,
         dt=lif.dt,
         reset=lif.reset,
         restart=lif.reset_memory == "restart",

@@ -15,6 +15,7 @@ from . import exact, parameters
 from .backend import BACKENDS, Choice
 from .loop import Feedback, Loop
 from .membrane import Differences, Membrane, Propagator
+from .module import HALVES, LAZY, NeuronModule, in_single
 from .reset import RESETS
 from .state import Simulation, State, check_current, check_state
 
@@ -24,7 +25,7 @@ SCHEMES = {name: method for name, method in METHODS.items() if issubclass(method
 RESET_MEMORIES = ("jump", "overwrite", "current", "restart")
 
 
-class FractionalLIF(nn.Module):
+class FractionalLIF(NeuronModule):
     r"""A layer of leaky integrate-and-fire neurons with a Caputo derivative of order alpha.
 
     .. math:: \tau^\alpha D^\alpha v = -(v - v_\text{rest}) + R\, I(t)
@@ -66,13 +67,15 @@ class FractionalLIF(nn.Module):
         learn: names among ``"alpha"``, ``"coefficients"``, ``"tau"``, ``"threshold"``,
             ``"resistance"``, ``"v_reset"`` that become parameters, kept in their range by a parametrisation.
         size: shape of the layer's neurons, such as ``(N,)``, if they have parameters of their own;
-            broadcasts over the trailing dimensions of the current.
+            broadcasts over the trailing dimensions of the current, such as ``(C, 1, 1)`` for one set
+            in each channel. ``"lazy"`` leaves the shape of what is learned to the first input.
         detach_reset: if true, no gradient flows through the reset.
         coefficients: the :math:`c_i` of a multi-term equation, positive, one for each order; see
             also :func:`distributed`.
         backend: ``"native"`` (a compiled loop over time, for the exact method with ``Exponentials`` on the
             CPU), ``"torch"`` (a loop in Python: any method and device, second derivatives) or ``"auto"``,
             native where it can; see :meth:`backend_report`.
+        reset_scale: how many times the threshold's height above rest a soft reset takes off.
 
     Raises:
         TypeError: if an argument is of the wrong kind.
@@ -106,6 +109,7 @@ class FractionalLIF(nn.Module):
     resistance: Tensor
     v_rest: Tensor
     v_reset: Tensor
+    reset_scale: Tensor
 
     def __init__(
         self,
@@ -123,10 +127,11 @@ class FractionalLIF(nn.Module):
         method: str | None = None,
         memory: Memory | None = None,
         learn: Sequence[str] = (),
-        size: int | Sequence[int] | None = None,
+        size: int | Sequence[int] | str | None = None,
         detach_reset: bool = False,
         coefficients: Sequence[float] | None = None,
         backend: str = "auto",
+        reset_scale: float | Tensor = 1.0,
     ) -> None:
         super().__init__()
         self.reset = checks.one_of("reset", reset, RESETS)
@@ -158,8 +163,15 @@ class FractionalLIF(nn.Module):
             }
             | ({} if factors is None else {"coefficients": factors}),
             learn,
-            parameters.size_tuple(size),
+            None if size == LAZY else parameters.size_tuple(size),
         )
+        scale = parameters.expand("reset_scale", checks.real("reset_scale", reset_scale, above=0.0), None)
+        self.register_buffer("reset_scale", scale, persistent=False)
+        if size == LAZY:
+            self._make_lazy(
+                parameters.names(learn, self.learnable)
+                - ({"alpha", "coefficients"} if self.terms > 1 else set())
+            )
 
     def _register(
         self, values: dict[str, float | Tensor], learn: str | Sequence[str], size: tuple[int, ...] | None
@@ -231,6 +243,7 @@ class FractionalLIF(nn.Module):
         """
         return exact.choose_backend(self, current)
 
+    @in_single
     def _run(self, current: Tensor, state: State | None, *, traces: bool) -> Simulation:
         self._check_current(current)
         if state is None:
@@ -294,6 +307,8 @@ class FractionalLIF(nn.Module):
             v: initial potential, broadcastable to ``like``; ``v_rest`` by default.
         """
         start = torch.as_tensor(self.v_rest if v is None else checks.real("v", v), dtype=torch.float64)
+        if like.dtype in HALVES:
+            like = like.float()  # as the layer computes
         v = start.to(like).expand(like.shape)
         return State.at(v, self._kind, self._initial_extra(v))
 
@@ -359,7 +374,11 @@ class FractionalLIF(nn.Module):
         )
 
     def _numbers(self) -> str:
-        return ", ".join(f"{name}={parameters.short(getattr(self, name))}" for name in self.shown)
+        later = self.__dict__.get("_later") or {}
+        return ", ".join(
+            f"{name}={LAZY if name in later else parameters.short(getattr(self, name))}"
+            for name in self.shown
+        )
 
 
 def _method(method: str | None, reset_memory: str, terms: int) -> str:

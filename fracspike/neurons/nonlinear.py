@@ -16,13 +16,14 @@ from fracspike.solvers import GRADIENTS, Full, History, Memory, checks, fdeint
 from . import parameters
 from .lif import SCHEMES
 from .loop import HALF
+from .module import HALVES, NeuronModule, in_single
 from .state import Simulation, State, check_current, check_state
 
 EXPLICIT = {name: scheme for name, scheme in SCHEMES.items() if not scheme.implicit}
 RESET_MEMORIES = ("jump", "overwrite", "restart")
 
 
-class FractionalNeuron(nn.Module, ABC):
+class FractionalNeuron(NeuronModule, ABC):
     r"""A layer of neurons of any right-hand side, with a Caputo derivative on the left.
 
     .. math:: D^{\alpha_i} x_i = f_i(I, x_1, x_2, \dots)
@@ -91,7 +92,7 @@ class FractionalNeuron(nn.Module, ABC):
                     f"its constants are {', '.join(self.constants)}"
                 )
         values = self._orders(alpha)
-        self._order_names = [n if n in values else "alpha" for n in map(_order_name, self.variables)]
+        self.order_names = [n if n in values else "alpha" for n in map(_order_name, self.variables)]
         ranges: dict[str, nn.Module] = {name: parameters.UnitInterval() for name in values}
         for name, default in self.constants.items():
             floor = 0.0 if name in self.positive else -math.inf
@@ -149,6 +150,7 @@ class FractionalNeuron(nn.Module, ABC):
         """
         return self.simulate(current, state).spikes
 
+    @in_single
     def simulate(self, current: Tensor, state: State | None = None) -> Simulation:
         """Return spikes, potentials, the further variables and the state to go on from.
 
@@ -205,6 +207,8 @@ class FractionalNeuron(nn.Module, ABC):
         Raises:
             ValueError: if a variable is unknown or a value not finite.
         """
+        if like.dtype in HALVES:
+            like = like.float()  # as the layer computes
         start = dict(zip(self.variables, self.rest(), strict=True))
         for name, value in values.items():
             start[checks.one_of("variable", name, self.variables)] = checks.real(name, value)
@@ -234,7 +238,7 @@ class FractionalNeuron(nn.Module, ABC):
             now = tuple(y.unbind())
             return torch.stack(self._cast(self.rhs(at(time), *now), now, "rhs"))
 
-        orders = [getattr(self, name) for name in self._order_names]
+        orders = [getattr(self, name) for name in self.order_names]
         own = [a.reshape((1,) * (like.dim() - a.dim()) + tuple(a.shape)) for a in orders]
         alpha = torch.stack(torch.broadcast_tensors(*own))  # type: ignore[no-untyped-call]
         solution = fdeint(field, torch.stack(x), t, alpha, **options)
@@ -245,7 +249,7 @@ class FractionalNeuron(nn.Module, ABC):
     ) -> tuple[list[History], list[Tensor]]:
         scheme, count = EXPLICIT[self.method](), len(pasts[0]) + steps + 1
         histories, gains = [], []
-        for name, past in zip(self._order_names, pasts, strict=True):
+        for name, past in zip(self.order_names, pasts, strict=True):
             alpha = getattr(self, name).double()
             rule = scheme.coefficients([alpha], [torch.ones_like(alpha)], self.dt, count)
             histories.append(GRADIENTS[self.gradient](self.memory, rule.kernel, dtype, past, keep=True))
@@ -291,7 +295,7 @@ class FractionalNeuron(nn.Module, ABC):
 
     def extra_repr(self) -> str:
         """Return orders and constants, for printing."""
-        names = (*dict.fromkeys(self._order_names), *self.constants)
+        names = (*dict.fromkeys(self.order_names), *self.constants)
         numbers = ", ".join(f"{name}={parameters.short(getattr(self, name))}" for name in names)
         return f"{numbers}, dt={self.dt:g}, reset_memory={self.reset_memory!r}, method={self.method!r}"
 

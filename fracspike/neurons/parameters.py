@@ -129,6 +129,11 @@ def size_tuple(size: object) -> tuple[int, ...] | None:
     """Return ``size`` as a tuple of whole numbers; None stays None."""
     if size is None:
         return None
+    if isinstance(size, str):
+        raise ValueError(
+            f"`size` must be whole numbers, got {size!r}; "
+            "'lazy' goes with FractionalLIF, FractionalIF and FractionalLI"
+        )
     dims = size if isinstance(size, tuple | list | torch.Size) else (size,)
     return tuple(checks.positive_int("size", n) for n in dims)
 

@@ -57,7 +57,7 @@ class FractionalLI(FractionalLIF):
         method: str | None = None,
         memory: Memory | None = None,
         learn: Sequence[str] = (),
-        size: int | Sequence[int] | None = None,
+        size: int | Sequence[int] | str | None = None,
         coefficients: Sequence[float] | None = None,
         backend: str = "auto",
     ) -> None:

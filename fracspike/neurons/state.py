@@ -81,8 +81,12 @@ def check_current(current: Tensor, size: tuple[int, ...] | None) -> None:
     checks.all_finite("current", current)
     if current.dim() < 1 or len(current) == 0:
         raise ValueError(f"`current` must have shape (T, B, *) with T >= 1, got {tuple(current.shape)}")
-    if size is not None and tuple(current.shape[1:][-len(size) :]) != size:
+    if size and not _fits(size, tuple(current.shape[1:][-len(size) :])):
         raise ValueError(f"`current` must end in the neurons' shape {size}, got {tuple(current.shape)}")
+
+
+def _fits(size: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    return len(size) == len(shape) and all(s in (1, n) for s, n in zip(size, shape, strict=True))
 
 
 def check_state(state: State, current: Tensor, kind: str) -> None:

@@ -65,11 +65,11 @@ def _fire(v, level, noise, spike, kind, slope):
 
 
 @njit(**OPTIONS)
-def _jump(jump, v, spike, threshold, v_reset, reset):
-    """Write what the reset adds to a row of potentials."""
+def _jump(jump, v, spike, v_reset, reset):
+    """Write what the reset adds to a row of potentials; a soft one takes ``v_reset`` off."""
     if reset == SUBTRACT:
         for i in range(len(spike)):
-            jump[i] = -threshold[i] * spike[i]
+            jump[i] = -v_reset[i] * spike[i]
     elif reset == VALUE:
         for i in range(len(spike)):
             jump[i] = (v_reset[i] - v[i]) * spike[i]
@@ -109,7 +109,7 @@ def forward(
         decay: ``(K, 1)``, or ``(K, M)`` for neurons of their own; K a multiple of 4; and so is weight.
         weight: of the modes.
         threshold: as said.
-        v_reset: as said.
+        v_reset: after a hard reset, or what a soft one takes off.
         noise: ``(T, M)`` added to ``slope * x`` before the step, or ``(0, M)``.
         z_in: modes at the start ``(K, M)`` float64.
         v_in: potential at the start, after reset.
@@ -193,7 +193,7 @@ def forward(
                             spike[i] = 0.0
                         left[i] = period if spike[i] > HALF else max(left[i] - 1, 0)
                 copy(s_out[t, j : j + n], spike)
-                _jump(jump[m, :n], v, spike[:n], threshold[j : j + n], v_reset[j : j + n], reset)
+                _jump(jump[m, :n], v, spike[:n], v_reset[j : j + n], reset)
                 for i in range(LANES):
                     after[i] = v[i] + jump[m, i]
             if at_once == STEPS and start + STEPS < T:
@@ -227,9 +227,10 @@ def adjoint(
     r"""Run blocks ``first`` to ``last`` back through time.
 
     With :math:`\delta_n` the gradient in the potential before reset, the adjoint modes are
-    :math:`Q_k^n = d_k Q_k^{n+1} + \delta_n`. Then :math:`b_n = \sum_k w_k d_k Q_k^{n+1}` is the gradient in what a reset adds to
-    all modes, and :math:`\delta_n + b_n - b_{n-1}` that in the drive. Along a tangent :math:`w'` of the
-    weights, it is :math:`\sum_n b'_n (u_n + J_n - u_{n+1})`, with :math:`b'_n = \sum_k w'_k d_k Q_k^{n+1}`.
+    :math:`Q_k^n = d_k Q_k^{n+1} + \delta_n`. Then :math:`b_n = \sum_k w_k d_k Q_k^{n+1}` is the gradient in
+    what a reset adds to all modes, and :math:`\delta_n + b_n - b_{n-1}` that in the drive. Along a tangent
+    :math:`w'` of the weights, it is :math:`\sum_n b'_n (u_n + J_n - u_{n+1})`, with
+    :math:`b'_n = \sum_k w'_k d_k Q_k^{n+1}`.
 
     Args:
         current: as in `forward`, and so are those not named here.
@@ -281,7 +282,7 @@ def adjoint(
             _powers(d, along[p], kernel_along[p])
             common_along[p] = along[p, :, 0]
         common_d, common_w = d[:, 0].copy(), w[:, 0].copy()
-        th, vr, r = threshold[j : j + n], v_reset[j : j + n], resistance[j : j + n]
+        vr, r = v_reset[j : j + n], resistance[j : j + n]
         q[:] = 0.0
         dv[:] = 0.0
         result[:] = 0.0
@@ -340,7 +341,7 @@ def adjoint(
                     for i in range(n):
                         if not math.isnan(clamp[t, j + i]):
                             u[i] += clamp[t, j + i]
-                _jump(jump[:n], v, spike[:n], th, vr, reset)
+                _jump(jump[:n], v, spike[:n], vr, reset)
                 combine(change, u, jump, u_next)
                 if restart:
                     for i in range(n):
@@ -356,10 +357,10 @@ def adjoint(
                 copy(at_s[:n], grad_s[t, j : j + n])
                 if reset == SUBTRACT:
                     for i in range(n):
-                        d_th[i] -= reach[i] * spike[i]
+                        d_vr[i] -= reach[i] * spike[i]
                     if not detach:
                         for i in range(n):
-                            at_s[i] -= reach[i] * th[i]
+                            at_s[i] -= reach[i] * vr[i]
                 elif reset == VALUE:
                     for i in range(n):
                         d_vr[i] += reach[i] * spike[i]

@@ -24,7 +24,7 @@ class Neuron:
         tau: time constant.
         resistance: potential per current.
         threshold: where it spikes.
-        v_reset: where a hard reset takes it.
+        v_reset: where a hard reset takes it; with a soft one, what it takes off.
         dt: time step.
         reset: "none", "subtract" or "value".
         restart: whether a spike erases the modes.
