@@ -249,9 +249,10 @@ PAIR = (FRACTIONAL, ORDINARY)
 DEFAULT = Plan(
     100,
     (
-        Column("SGCN", "cora", {**dict.fromkeys(PAIR, 3), FIXED[0]: 3, **dict.fromkeys(CONVERGENT, 1)}),
+        Column("SGCN", "cora", dict.fromkeys((*PAIR, *CONVERGENT, FIXED[0]), 3)),
         Column("SGCN", "citeseer", dict.fromkeys(PAIR, 3)),
-        Column("DRSGNN", "cora", dict.fromkeys(PAIR, 1)),
+        Column("DRSGNN", "cora", dict.fromkeys(PAIR, 3)),
+        Column("DRSGNN", "citeseer", dict.fromkeys(PAIR, 3)),
     ),
 )
 QUICK = Plan(2, (Column("SGCN", "cora", dict.fromkeys((*PAIR, *CONVERGENT), 2)),))
