@@ -10,6 +10,7 @@ from .report import Experiment, Row, Run
 
 #: name -> module that holds it as ``EXPERIMENT``; imported only when asked for
 MODULES = {
+    "fsnn-theory": "fracspike.experiments.fsnn_theory",
     "surrogates": "fracspike.experiments.surrogates",
     "teka2014": "fracspike.experiments.teka2014",
 }
