@@ -25,7 +25,10 @@ def cli() -> None:
 @click.option("--quick", is_flag=True, help="A smaller run of the same experiment.")
 @click.option("--full", is_flag=True, help="All of it, where the default is cut down; may take hours.")
 @click.option("--seed", default=0, show_default=True, help="Seed of every random draw.")
-def reproduce(name: str | None, show_list: bool, out: str, quick: bool, full: bool, seed: int) -> None:
+@click.option("--data", default=None, help="Folder of the data set; by default it is found or fetched.")
+def reproduce(
+    name: str | None, show_list: bool, out: str, quick: bool, full: bool, seed: int, data: str | None
+) -> None:
     """Run a published experiment and compare it with the published numbers.
 
     Writes results.json, tables and figures; the exit status is 0 only if every row that has a
@@ -42,7 +45,7 @@ def reproduce(name: str | None, show_list: bool, out: str, quick: bool, full: bo
     if name is None:
         raise click.UsageError("name an experiment, or pass --list to see them")
     experiment = experiments.get(name)
-    run = report.prepare(experiment, out, quick=quick, seed=seed, full=full)
+    run = report.prepare(experiment, out, quick=quick, seed=seed, full=full, data=data)
     click.echo(f"{experiment.title}\n{experiment.source}\nabout {experiment.duration}; seed {seed}")
     start = time.perf_counter()
     rows = experiment.run(run)

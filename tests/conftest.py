@@ -13,3 +13,12 @@ mpl.use("Agg")
 @pytest.fixture(scope="session")
 def reference() -> Path:
     return Path(__file__).parent / "reference"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of data sets beside the checkout; the test is skipped where there is none."""
+    place = Path(__file__).parent.parent.parent / "shared" / "data"
+    if not place.is_dir():
+        pytest.skip(f"no data sets in {place}")
+    return place

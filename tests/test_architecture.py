@@ -35,7 +35,9 @@ LAYERS = [
     "fracspike.neurons",
     "fracspike.layers",
     "fracspike",
+    "fracspike.data",
     "fracspike.experiments fracspike.training fracspike.single",
+    "fracspike.sweep",
     "fracspike.cli",
 ]
 

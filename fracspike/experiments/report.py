@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import platform
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 T = TypeVar("T")
+Value = float | int | str  # of a parameter
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Run:
         quick: do less, to see that it works.
         full: do all, where the default is cut down; not with ``quick``.
         seed: of every random draw.
+        data: folder of the data set, as the user gave it; None to find it.
 
     Raises:
         ValueError: if both ``quick`` and ``full`` are asked for.
@@ -65,6 +67,7 @@ class Run:
     quick: bool = False
     seed: int = 0
     full: bool = False
+    data: Path | None = None
 
     def __post_init__(self) -> None:
         if self.quick and self.full:
@@ -99,6 +102,10 @@ class Experiment:
         source: the paper.
         duration: about how long it takes on two cores, as text.
         run: does the work and returns the rows.
+        parameters: what ``fracspike sweep`` may vary, with the values that hold otherwise.
+        trial: measures one point of a sweep: given all parameters and a seed, returns numbers by name
+            (such as ``{"test_accuracy": 0.88}``), the same for the same arguments; None if the
+            experiment cannot be swept.
     """
 
     name: str
@@ -106,6 +113,8 @@ class Experiment:
     source: str
     duration: str
     run: Callable[[Run], list[Row]]
+    parameters: Mapping[str, Value] = field(default_factory=dict)
+    trial: Callable[[Mapping[str, Value], int], Mapping[str, float]] | None = None
 
 
 def write_results(experiment: Experiment, run: Run, rows: Sequence[Row], seconds: float) -> Path:
@@ -135,9 +144,23 @@ def versions() -> dict[str, str]:
     }
 
 
-def prepare(experiment: Experiment, out: str | Path, *, quick: bool, seed: int, full: bool = False) -> Run:
+def prepare(
+    experiment: Experiment,
+    out: str | Path,
+    *,
+    quick: bool,
+    seed: int,
+    full: bool = False,
+    data: str | Path | None = None,
+) -> Run:
     """Return the run of ``experiment`` that writes to ``out/NAME``; fails at once if it cannot."""
-    run = Run(folder=Path(out) / experiment.name, quick=quick, seed=seed, full=full)
+    run = Run(
+        folder=Path(out) / experiment.name,
+        quick=quick,
+        seed=seed,
+        full=full,
+        data=None if data is None else Path(data),
+    )
     output_folder(run.folder)
     return run
 
