@@ -11,7 +11,8 @@ Four statements about the neuron of arXiv 2507.16937, each checked on simulated 
 
 The paper writes :math:`\tau D^\alpha v = -v + R I`, so its :math:`\tau` has the unit of a
 time to the power alpha; here the neuron is :math:`\tau^\alpha D^\alpha v = -v + R I`, with
-:math:`\tau` a time. The two agree for ``tau = tau_paper ** (1 / alpha)``, which is what is passed to the neurons below.
+:math:`\tau` a time. The two agree for ``tau = tau_paper ** (1 / alpha)``, which the neurons below are
+given.
 """
 
 from __future__ import annotations
