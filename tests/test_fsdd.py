@@ -108,7 +108,7 @@ def test_where_there_is_none_the_error_says_how_to_give_it(
 ) -> None:
     monkeypatch.setenv("FRACSPIKE_DATA", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match="Free Spoken Digit Dataset .* give its folder with --data"):
+    with pytest.raises(FileNotFoundError, match=r"Free Spoken Digit Dataset .* give its folder with --data"):
         fsdd.load()
 
 

@@ -35,6 +35,7 @@ from .mfcc import CEPSTRA, FRAMES, Features, features
 from .report import Experiment, Row, Run, Value
 from .reservoir import Array, Products, Readout, Reservoir, Wiring, penalties, streams
 
+STEPS = 10  # that a frame is held
 REFERENCE = 0.5  # the order whose gain and bias the matched reservoirs have
 SOURCE = "Mastin et al. 2026, npj Unconv. Comput. 3:24, program's accuracy.csv, mean of 27 trials"
 #: order -> accuracy in per cent, mean of 27 trials
@@ -142,7 +143,7 @@ CONTROLS = {"published": published, "matched": matched}
 
 
 def measure(
-    reservoir: Reservoir, heard: Features, seed: int, control: str, count: int, hold: int = 10
+    reservoir: Reservoir, heard: Features, seed: int, control: str, count: int, hold: int = STEPS
 ) -> Result:
     """Train the readouts of one reservoir and test them.
 
@@ -216,11 +217,11 @@ def variants(wired: Wiring, alpha: float) -> dict[str, tuple[Reservoir, int]]:
     plain, same = published(wired, alpha), matched(wired, alpha)
     unwired = Wiring(np.zeros_like(wired.recurrent), wired.inputs)
     found = {
-        "no recurrence": (replace(plain, wiring=unwired), 10),
-        "no recurrence, no bias": (replace(plain, wiring=unwired, bias=0.0), 10),
-        "input weights / 100": (replace(plain, wiring=Wiring(wired.recurrent, 0.01 * wired.inputs)), 10),
-        "soft reset": (replace(plain, hard=False), 10),
-        "Caputo short memory": (replace(plain, forget="differences"), 10),
+        "no recurrence": (replace(plain, wiring=unwired), STEPS),
+        "no recurrence, no bias": (replace(plain, wiring=unwired, bias=0.0), STEPS),
+        "input weights / 100": (replace(plain, wiring=Wiring(wired.recurrent, 0.01 * wired.inputs)), STEPS),
+        "soft reset": (replace(plain, hard=False), STEPS),
+        "Caputo short memory": (replace(plain, forget="differences"), STEPS),
         "5 steps a frame": (replace(plain, dt=0.2, samples=50), 5),
         "20 steps a frame": (replace(plain, dt=0.05, samples=200), 20),
     }
@@ -238,20 +239,17 @@ def run(out: Run) -> list[Row]:
     seeds = range(out.seed, out.seed + plan.trials)
     jobs = [(seed, alpha, control) for seed in seeds for alpha in plan.orders for control in CONTROLS]
     if plan.variants:
-        jobs += [
-            (out.seed, alpha, name)
-            for alpha in (REFERENCE, 1.0)
-            for name in variants(wiring(out.seed), alpha)
-        ]
+        jobs += [(out.seed, a, name) for a in (REFERENCE, 1.0) for name in variants(wiring(out.seed), a)]
     results = []
     for seed, alpha, control in out.progress(jobs, "reservoirs"):
-        wired, hold = wiring(seed), 10
+        wired, hold = wiring(seed), STEPS
         if control in CONTROLS:
             reservoir = CONTROLS[control](wired, alpha)
         else:
             reservoir, hold = variants(wired, alpha)[control]
         results.append(measure(reservoir, heard, seed, control, plan.count, hold))
-    out.save_table("runs", [field.name for field in fields(Result)], map(astuple, results))
+        # after each, so that what is done can be looked at, and is not lost to an interruption
+        out.save_table("runs", [field.name for field in fields(Result)], map(astuple, results))
     bare = mean(without_reservoir(heard, seed, plan.count) for seed in seeds)
     _draw(out, plan, results, bare)
     return _rows(plan, results, bare, judge=not out.quick)
