@@ -18,9 +18,13 @@ start at rest instead of one; and each trial draws its own split.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import astuple, dataclass, fields, replace
+from multiprocessing import get_context
 from statistics import mean
 
 import numpy as np
@@ -191,7 +195,7 @@ def measure(
     )
 
 
-def without_reservoir(heard: Features, seed: int, count: int) -> float:
+def without_reservoir(heard: Features, seed: int) -> float:
     """Return the accuracy of the same readout on the 325 numbers of a recording themselves."""
     split = Split.draw(np.random.default_rng(seed), len(heard.digits))
     x = heard.frames.reshape(len(heard.digits), -1)
@@ -223,7 +227,6 @@ def variants(wired: Wiring, alpha: float) -> dict[str, tuple[Reservoir, int]]:
         "soft reset": (replace(plain, hard=False), STEPS),
         "Caputo short memory": (replace(plain, forget="differences"), STEPS),
         "5 steps a frame": (replace(plain, dt=0.2, samples=50), 5),
-        "20 steps a frame": (replace(plain, dt=0.05, samples=200), 20),
     }
     if alpha != REFERENCE:  # the parts of "matched" one by one; the gain is what is left
         found["leak alone matched"] = (replace(plain, tau=plain.tau / same.gain), 10)
@@ -231,7 +234,9 @@ def variants(wired: Wiring, alpha: float) -> dict[str, tuple[Reservoir, int]]:
     return found
 
 
-@one_thread()
+Job = tuple[int, float, str]  # seed, order, control or variant
+
+
 def run(out: Run) -> list[Row]:
     """Run all reservoirs of the plan and compare."""
     plan = QUICK if out.quick else FULL if out.full else DEFAULT
@@ -240,19 +245,38 @@ def run(out: Run) -> list[Row]:
     jobs = [(seed, alpha, control) for seed in seeds for alpha in plan.orders for control in CONTROLS]
     if plan.variants:
         jobs += [(out.seed, a, name) for a in (REFERENCE, 1.0) for name in variants(wiring(out.seed), a)]
-    results = []
-    for seed, alpha, control in out.progress(jobs, "reservoirs"):
-        wired, hold = wiring(seed), STEPS
-        if control in CONTROLS:
-            reservoir = CONTROLS[control](wired, alpha)
-        else:
-            reservoir, hold = variants(wired, alpha)[control]
-        results.append(measure(reservoir, heard, seed, control, plan.count, hold))
+    results: list[Result] = []
+    bar = iter(out.progress(jobs, "reservoirs"))
+    for result in _all(jobs, heard, plan.count, workers=1 if out.quick else os.cpu_count() or 1):
+        next(bar)
+        results.append(result)
         # after each, so that what is done can be looked at, and is not lost to an interruption
         out.save_table("runs", [field.name for field in fields(Result)], map(astuple, results))
-    bare = mean(without_reservoir(heard, seed, plan.count) for seed in seeds)
+    next(bar, None)
+    bare = mean(without_reservoir(heard, seed) for seed in seeds)
     _draw(out, plan, results, bare)
-    return _rows(plan, results, bare, judge=not out.quick)
+    return _rows(results, bare, judge=not out.quick)
+
+
+def _all(jobs: Sequence[Job], heard: Features, count: int, workers: int) -> Iterator[Result]:
+    """Yield the results in order, computed in so many processes."""
+    work = functools.partial(_one, heard=heard, count=count)
+    if workers == 1:
+        yield from map(work, jobs)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(work, jobs)
+
+
+@one_thread()
+def _one(job: Job, heard: Features, count: int) -> Result:
+    seed, alpha, control = job
+    wired, hold = wiring(seed), STEPS
+    if control in CONTROLS:
+        reservoir = CONTROLS[control](wired, alpha)
+    else:
+        reservoir, hold = variants(wired, alpha)[control]
+    return measure(reservoir, heard, seed, control, count, hold)
 
 
 Curve = dict[float, list[float]]
@@ -267,7 +291,7 @@ def curve(results: Sequence[Result], control: str, field: str) -> Curve:
     return found
 
 
-def _rows(plan: Plan, results: Sequence[Result], bare: float, judge: bool) -> list[Row]:
+def _rows(results: Sequence[Result], bare: float, judge: bool) -> list[Row]:
     def means(control: str, field: str) -> dict[float, float]:
         return {a: round(mean(v), 2) for a, v in curve(results, control, field).items()}
 
@@ -325,11 +349,9 @@ def _draw(out: Run, plan: Plan, results: Sequence[Result], bare: float) -> None:
 
 def trial(parameters: Mapping[str, Value], seed: int) -> dict[str, float]:
     """Measure one reservoir for a sweep; see ``EXPERIMENT.parameters``."""
-    alpha, control = float(parameters["alpha"]), checks.one_of("control", parameters["control"], CONTROLS)
+    control = checks.one_of("control", parameters["control"], CONTROLS)
     heard = features(None, int(parameters["takes"]))
-    with one_thread():
-        reservoir = CONTROLS[control](wiring(seed), alpha)
-        result = measure(reservoir, heard, seed, control, DEFAULT.count)
+    result = _one((seed, float(parameters["alpha"]), control), heard, DEFAULT.count)
     return {"accuracy": result.accuracy, "validated": result.validated, "word_end": result.word_end}
 
 
