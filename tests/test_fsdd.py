@@ -44,7 +44,7 @@ def test_official_test_set_is_index_0_to_4(place: Path) -> None:
 
 
 def truncated(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-3])
+    path.write_bytes(path.read_bytes()[:-4])  # two samples
 
 
 def empty(path: Path) -> None:
@@ -74,7 +74,7 @@ def silent(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (truncated, ""),
+        (truncated, "EOF prematurely"),
         (empty, ""),
         (text, ""),
         (stereo, "5x2 samples of int16, not one channel"),

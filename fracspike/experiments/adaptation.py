@@ -27,13 +27,12 @@ import torch
 from numpy.typing import NDArray
 
 from fracspike.neurons import FractionalLIF
-from fracspike.neurons.lif import RESET_MEMORIES
 from fracspike.plots import blank
 from fracspike.solvers import METHODS, Exponentials, RateMethod
 from fracspike.threads import one_thread
 
 from .report import Experiment, Row, Run
-from .teka2014 import DT, RESISTANCE, TAU_A, THRESHOLD, V_REST, Current, Trace, trace
+from .teka2014 import DT, RESISTANCE, TAU_A, THRESHOLD, V_REST, Current, trace
 
 TEKA = "Teka et al. 2014, PLoS Comput. Biol. 10(3):e1003526"
 ABDELATY = "AbdelAty et al. 2022, Commun. Nonlinear Sci. Numer. Simul. 105:106078, abstract"
@@ -130,7 +129,7 @@ def product_rectangle(alpha: float, duration: float, current: float = CURRENT) -
     return np.array(spikes)
 
 
-def by_library(alpha: float, reset_memory: str, method: str, duration: float, soft: bool = False) -> Times:
+def by_library(alpha: float, reset_memory: str, method: str, duration: float) -> Times:
     """Return the spike times of ``FractionalLIF`` with the same parameters.
 
     Args:
@@ -138,7 +137,6 @@ def by_library(alpha: float, reset_memory: str, method: str, duration: float, so
         reset_memory: how the reset enters the memory.
         method: of the neuron.
         duration: ms.
-        soft: subtract the threshold's height instead of resetting to rest.
     """
     lif = FractionalLIF(
         alpha=alpha,
@@ -148,7 +146,7 @@ def by_library(alpha: float, reset_memory: str, method: str, duration: float, so
         v_rest=V_REST,
         v_reset=V_REST,
         resistance=RESISTANCE,
-        reset="subtract" if soft else "value",
+        reset="value",
         reset_memory=reset_memory,
         refractory=REFRACTORY,
         method=method,
@@ -198,38 +196,36 @@ QUICK = Plan(orders=(1.0, 0.2), duration=2000.0, compared=(0.4,), compared_for=4
 def run(out: Run) -> list[Row]:
     """Repeat both papers, and take the second apart."""
     plan = QUICK if out.quick else DEFAULT
-    traces = {
-        alpha: trace(alpha, list(CURRENTS.values()), plan.duration, REFRACTORY)
-        for alpha in out.progress(plan.orders, "orders")
-    }
+    spikes = {alpha: _by_current(alpha, plan.duration) for alpha in out.progress(plan.orders, "orders")}
     out.save_table(
         "spikes",
         ("alpha", "current", "spike_time_ms"),
         (
             (alpha, name, f"{t:.1f}")
-            for alpha, found in traces.items()
-            for i, name in enumerate(CURRENTS)
-            for t in found.spike_times(i)
+            for alpha, found in spikes.items()
+            for name, times in found.items()
+            for t in times
         ),
     )
-    _draw_currents(out, plan, traces)
+    _draw_currents(out, spikes)
     return [
-        *_step_rows(traces),
-        *_sinusoid_rows(plan, traces),
-        *_square_rows(traces),
+        *_step_rows(spikes),
+        *_sinusoid_rows(plan, spikes),
+        *_square_rows(spikes),
         *_scheme_rows(out, plan),
         *_power_rows(out, plan),
     ]
 
 
-def _spikes(found: Trace, current: str) -> Times:
-    return found.spike_times(list(CURRENTS).index(current))
+def _by_current(alpha: float, duration: float) -> dict[str, Times]:
+    found = trace(alpha, list(CURRENTS.values()), duration, REFRACTORY)
+    return {name: found.spike_times(i) for i, name in enumerate(CURRENTS)}
 
 
-def _step_rows(traces: dict[float, Trace]) -> list[Row]:
+def _step_rows(spikes: dict[float, dict[str, Times]]) -> list[Row]:
     rows = []
-    for alpha, found in traces.items():
-        times = _spikes(found, "step")
+    for alpha, found in spikes.items():
+        times = found["step"]
         ours = index(times)
         rows += [
             Row(
@@ -241,20 +237,20 @@ def _step_rows(traces: dict[float, Trace]) -> list[Row]:
             ),
             Row(f"adaptation index, step, alpha {alpha:g}", None, f"{TEKA}, Fig. 1G", ours),
         ]
-        inhibited = _spikes(found, "after inhibition")
+        inhibited = found["after inhibition"]
         late = inhibited[inhibited >= PHASE][0] - PHASE - times[0]
         what = f"later first spike (ms) after 500 ms of -3 nA, alpha {alpha:g}"
         rows.append(Row(what, None, f"{TEKA}, Fig. 2A: the pattern depends on the past", float(late)))
-    latencies = [_spikes(found, "step")[0] for found in traces.values()]  # alpha falls
+    latencies = [found["step"][0] for found in spikes.values()]  # alpha falls
     grown = all(later > earlier for earlier, later in pairwise(latencies))
     source = f"{TEKA}, Fig. 1E: the smaller alpha, the later (1: yes)"
     return [*rows, Row("first spike comes later the smaller alpha", 1.0, source, float(grown), 0.0)]
 
 
-def _sinusoid_rows(plan: Plan, traces: dict[float, Trace]) -> list[Row]:
+def _sinusoid_rows(plan: Plan, spikes: dict[float, dict[str, Times]]) -> list[Row]:
     rows = []
-    for alpha, found in traces.items():
-        counts = per_cycle(_spikes(found, "sinusoid"), plan.duration)
+    for alpha, found in spikes.items():
+        counts = per_cycle(found["sinusoid"], plan.duration)
         more = counts[-1] - counts[0]
         judged = {0.2: 1.0, 1.0: 0.0}.get(alpha)
         rows += [
@@ -270,11 +266,11 @@ def _sinusoid_rows(plan: Plan, traces: dict[float, Trace]) -> list[Row]:
     return rows
 
 
-def _square_rows(traces: dict[float, Trace]) -> list[Row]:
-    alpha = min(traces)
+def _square_rows(spikes: dict[float, dict[str, Times]]) -> list[Row]:
+    alpha = min(spikes)
     rows = []
     for phase, name, direction in ((2, "3.4 nA after 4 nA", 1.0), (3, "4 nA after 3.4 nA", -1.0)):
-        ours = index(within(_spikes(traces[alpha], "square wave"), phase))
+        ours = index(within(spikes[alpha]["square wave"], phase))
         source = f"{TEKA}, Fig. 3H, 3K: downward after a step up, upward after a step down"
         rows.append(
             Row(f"direction of adaptation, {name}, alpha {alpha:g}", direction, source, sign(ours), 0.5)
@@ -282,21 +278,13 @@ def _square_rows(traces: dict[float, Trace]) -> list[Row]:
     return rows
 
 
-def _draw_currents(out: Run, plan: Plan, traces: dict[float, Trace]) -> None:
+def _draw_currents(out: Run, spikes: dict[float, dict[str, Times]]) -> None:
     figure, axes = blank(2, 2, "A fractional neuron remembers: rate (one over interval) under four currents")
     for i, (ax, name) in enumerate(zip(axes, CURRENTS, strict=True)):
-        for j, (alpha, found) in enumerate(traces.items()):
-            times = found.spike_times(i)
-            ax.plot(
-                times[1:] / 1000,
-                1000 / np.diff(times),
-                ".-",
-                ms=3,
-                lw=0.6,
-                color=f"C{j}",
-                label=f"alpha {alpha:g}",
-            )
-        ax.set(title=name, ylim=(0, 100))
+        for alpha, found in spikes.items():
+            times = found[name]
+            ax.plot(times[1:] / 1000, 1000 / np.diff(times), ".-", ms=3, lw=0.6, label=f"alpha {alpha:g}")
+        ax.set(title=name, ylim=(0, 125), yticks=range(0, 101, 20))
         ax.set_xlabel("time (s)" if i > 1 else "")
         ax.set_ylabel("spikes a second" if i % 2 == 0 else "")
     axes[0].legend(fontsize=7, ncols=3, loc="upper right")
@@ -315,48 +303,60 @@ RECTANGLE = "product rectangle"
 
 
 def _scheme_rows(out: Run, plan: Plan) -> list[Row]:
-    rows, table = [], []
-    figure, axes = blank(
-        1, len(plan.compared), "One equation, one step: what the memory keeps of a reset decides"
+    spikes = {alpha: _by_scheme(alpha, plan.compared_for) for alpha in out.progress(plan.compared, "schemes")}
+    out.save_table(
+        "schemes",
+        ("alpha", "scheme", "spike_time_ms"),
+        (
+            (alpha, label, f"{t:.1f}")
+            for alpha, found in spikes.items()
+            for label, times in found.items()
+            for t in times
+        ),
     )
-    for ax, alpha in zip(axes, out.progress(plan.compared, "schemes"), strict=True):
-        found = {RECTANGLE: product_rectangle(alpha, plan.compared_for)}
-        for label, (memory, method) in SCHEMES.items():
-            found[label] = by_library(alpha, memory, method, plan.compared_for)
-        if "current" in RESET_MEMORIES:
-            method = "l1_explicit"
-            found["L1, reset as a current"] = by_library(
-                alpha, "current", method, plan.compared_for, soft=True
-            )
-        for label, times in found.items():
-            table += [(alpha, label, f"{t:.1f}") for t in times]
-            style = {"ls": "--", "lw": 2.5, "alpha": 0.5} if label == RECTANGLE else {"marker": "o", "ms": 3}
-            ax.loglog(times[1:], np.diff(times), label=label, **style)
-        ax.set(xlabel="time (ms)", title=f"alpha {alpha:g}, {CURRENT:g} nA")
-        published = {"L1, reset remembered": (1.0, ABDELATY), RECTANGLE: (-1.0, ABDELATY)}
-        published["exact, memory erased"] = (0.0, f"{TEKA}, Fig. 9")
+    _draw_schemes(out, spikes)
+    published = {
+        "L1, reset remembered": (1.0, ABDELATY),
+        RECTANGLE: (-1.0, ABDELATY),
+        "exact, memory erased": (0.0, f"{TEKA}, Fig. 9"),
+    }
+    rows = []
+    for alpha, found in spikes.items():
         for label, times in found.items():
             value, source = published.get(label, (None, "ours"))
+            tolerance = None if value is None else 0.5
+            what = f"direction of adaptation, {label}, alpha {alpha:g}"
             rows += [
-                Row(
-                    f"direction of adaptation, {label}, alpha {alpha:g}",
-                    value,
-                    source,
-                    sign(index(times)),
-                    None if value is None else 0.5,
-                ),
+                Row(what, value, source, sign(index(times)), tolerance),
                 Row(f"adaptation index, {label}, alpha {alpha:g}", None, source, index(times)),
             ]
-        same = found["L1, reset left out"]
-        count = min(len(same), len(found[RECTANGLE]))
-        apart = np.abs(same[:count] - found[RECTANGLE][:count]).max()
+        pairs = zip(found["L1, reset left out"], found[RECTANGLE], strict=False)
+        apart = max(abs(float(one - other)) for one, other in pairs)
         what = f"largest difference of spike times (ms), rectangle and L1, reset left out, alpha {alpha:g}"
-        rows.append(Row(what, None, "ours: the direction is the memory's, not the scheme's", float(apart)))
+        rows.append(Row(what, None, "ours: the direction is the memory's, not the scheme's", round(apart, 6)))
+    return rows
+
+
+def _by_scheme(alpha: float, duration: float) -> dict[str, Times]:
+    found = {RECTANGLE: product_rectangle(alpha, duration)}
+    for label, (memory, method) in SCHEMES.items():
+        found[label] = by_library(alpha, memory, method, duration)
+    return found
+
+
+def _draw_schemes(out: Run, spikes: dict[float, dict[str, Times]]) -> None:
+    figure, axes = blank(1, len(spikes), "One equation, one step: what the memory keeps of a reset decides")
+    for ax, (alpha, found) in zip(axes, spikes.items(), strict=True):
+        for label, times in found.items():
+            style = {"ls": "--", "lw": 5, "alpha": 0.4} if label == RECTANGLE else {"marker": "o", "ms": 3}
+            ax.loglog(times[1:], np.diff(times), label=label, **style)
+        ax.set(xlabel="time (ms)", title=f"alpha {alpha:g}, {CURRENT:g} nA")
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter("{x:g}")
     axes[0].set_ylabel("inter-spike interval (ms)")
     axes[0].legend(fontsize=7)
-    out.save_table("schemes", ("alpha", "scheme", "spike_time_ms"), table)
     out.save_figure("schemes", figure)
-    return rows
 
 
 def _power_rows(out: Run, plan: Plan) -> list[Row]:
