@@ -162,7 +162,7 @@ class Reservoir:
 def _compiled() -> Callable[..., int]:
     import numba  # here, because it is slow to import
 
-    compiled: Callable[..., int] = numba.njit(cache=True)(_march)
+    compiled: Callable[..., int] = numba.njit()(_march)
     return compiled
 
 
@@ -204,20 +204,17 @@ def _march(
                     )
             for j in range(neurons):
                 if spikes[j]:
+                    fired += 1
                     for k in range(pointers[j], pointers[j + 1]):
                         before[rows[k]] += values[k]
             newest = increments[head]
-            for i in range(neurons):
-                spikes[i] = before[i] >= THRESHOLD
-                after = before[i]
-                if spikes[i]:
-                    fired += 1
-                    after = 0.0 if hard else after - THRESHOLD
-                newest[i] = after - v[i]
-                v[i] = after
+            for i in range(neurons):  # without a branch, so that it is compiled to vectors
+                spiked = 1.0 if before[i] >= THRESHOLD else 0.0
+                after = before[i] * (1.0 - spiked) if hard else before[i] - THRESHOLD * spiked
+                spikes[i], newest[i], v[i] = spiked, after - v[i], after
             head = (head + 1) % length
         potentials[frame] = v
-    return fired
+    return fired + int(spikes.sum())
 
 
 def streams(samples: Array, count: int) -> Array:

@@ -5,12 +5,15 @@ drive 400 neurons, ten steps of 0.1 a frame; one reservoir and one random split 
 a trial. The readout learns from the potentials of *all* frames, the recordings following each other
 without a reset, and is judged on the *last* frame of test recordings that start at rest.
 
-Two things besides the memory change with alpha: the factor ``dt ** alpha`` of all that drives the
-neuron, and the bias, which the authors made a function of alpha. ``matched`` keeps both (and the leak)
-as they are at alpha 0.5, so that alpha is the memory's exponent and nothing else.
+Three controls separate what changes with alpha:
 
-The published readout has no penalty, and its normal equations are singular to rounding at alpha near 1.
-``validated`` is the same readout with a penalty chosen on a fifth of the training recordings.
+- ``rested``: the training recordings start at rest, like those of the test. As published, each begins in
+  the echo of the one before, and the test ones do not.
+- ``matched``: besides the memory, alpha changes the factor ``dt ** alpha`` of the drive and of the leak, and
+  the bias, which the authors made a function of alpha. All are kept as they are at alpha 0.5, so that alpha
+  is the memory's exponent and nothing else.
+- ``validated``, for each of them: the same readout with a penalty chosen on a fifth of the training
+  recordings. The published one has none, and its equations are singular to rounding at alpha near 1.
 
 What differs: the training recordings run as 50 streams side by side instead of one, so 50 of 2500
 start at rest instead of one; and each trial draws its own split.
@@ -40,7 +43,6 @@ from .report import Experiment, Row, Run, Value
 from .reservoir import Array, Products, Readout, Reservoir, Wiring, penalties, streams
 
 STEPS = 10  # that a frame is held
-RESTED = "training recordings from rest"  # as the test's, so that no word echoes in the next
 REFERENCE = 0.5  # the order whose gain and bias the matched reservoirs have
 SOURCE = "Mastin et al. 2026, npj Unconv. Comput. 3:24, program's accuracy.csv, mean of 27 trials"
 #: order -> accuracy in per cent, mean of 27 trials
@@ -112,7 +114,7 @@ class Result:
 
     Attributes:
         alpha: order.
-        control: ``"published"``, ``"matched"``, or a variant.
+        control: ``"published"``, ``"rested"``, ``"matched"``, or a variant.
         seed: of the split and the wiring.
         accuracy: as published: no penalty, last frame.
         validated: with the validated penalty, last frame.
@@ -144,7 +146,8 @@ def matched(wired: Wiring, alpha: float) -> Reservoir:
     return Reservoir(wired, alpha, published_bias(REFERENCE), gain)
 
 
-CONTROLS = {"published": published, "matched": matched}
+RESTED = "rested"
+CONTROLS = {"published": published, RESTED: published, "matched": matched}
 
 
 def measure(
@@ -225,7 +228,6 @@ def variants(wired: Wiring, alpha: float) -> dict[str, tuple[Reservoir, int]]:
         "soft reset": (replace(plain, hard=False), STEPS),
         "Caputo short memory": (replace(plain, forget="differences"), STEPS),
         "5 steps a frame": (replace(plain, dt=0.2, samples=50), 5),
-        RESTED: (plain, STEPS),
     }
     if alpha != REFERENCE:  # the parts of "matched" one by one; the gain is what is left
         found["leak alone matched"] = (replace(plain, tau=plain.tau / same.gain), 10)
@@ -294,6 +296,17 @@ def curve(results: Sequence[Result], control: str, field: str) -> Curve:
     return found
 
 
+COMPARED = {
+    ("published", "validated"): "accuracy (%), validated penalty",
+    (RESTED, "accuracy"): "accuracy (%), training from rest",
+    (RESTED, "validated"): "accuracy (%), training from rest, validated penalty",
+    ("matched", "accuracy"): "accuracy (%), gain, leak and bias matched",
+    ("matched", "validated"): "accuracy (%), gain, leak and bias matched, validated penalty",
+    ("published", "word_end"): "accuracy (%) at the word's end, validated penalty",
+    ("published", "condition"): "log10 of the condition number of the published readout",
+}
+
+
 def _rows(results: Sequence[Result], bare: float, judge: bool) -> list[Row]:
     def means(control: str, field: str) -> dict[float, float]:
         return {a: round(mean(v), 2) for a, v in curve(results, control, field).items()}
@@ -312,13 +325,7 @@ def _rows(results: Sequence[Result], bare: float, judge: bool) -> list[Row]:
         if a < 1
     ]
     ours = "a control of ours, not in the paper"
-    for control, field, what in (
-        ("published", "validated", "accuracy (%) with a validated penalty"),
-        ("matched", "accuracy", "accuracy (%) at matched gain, leak and bias"),
-        ("matched", "validated", "accuracy (%) at matched gain, leak and bias, validated penalty"),
-        ("published", "word_end", "accuracy (%) at the word's end, validated penalty"),
-        ("published", "condition", "log10 of the condition number of the published readout"),
-    ):
+    for (control, field), what in COMPARED.items():
         rows += [Row(f"{what}, alpha {a:g}", None, ours, v) for a, v in means(control, field).items()]
     rows += [
         Row(f"{what} (%), {result.control}, alpha {result.alpha:g}", None, ours, value)
@@ -329,6 +336,13 @@ def _rows(results: Sequence[Result], bare: float, judge: bool) -> list[Row]:
     return [*rows, Row("accuracy (%) of the readout on the MFCC, no reservoir", None, ours, round(bare, 2))]
 
 
+LABELS = {
+    "published": "here",
+    RESTED: "here, training recordings from rest",
+    "matched": "here, gain, leak and bias matched",
+}
+
+
 def _draw(out: Run, plan: Plan, results: Sequence[Result], bare: float) -> None:
     figure, axes = blank(1, 2, f"Spoken digits: {plan.trials} reservoirs of 400 fractional neurons")
     axes[0].plot(list(PUBLISHED), list(PUBLISHED.values()), "k--", label="published")
@@ -337,9 +351,8 @@ def _draw(out: Run, plan: Plan, results: Sequence[Result], bare: float) -> None:
         ("the same states, validated penalty", "validated"),
     )
     for ax, (title, field) in zip(axes, panels, strict=True):
-        for control, color in zip(CONTROLS, ("C0", "C1"), strict=True):
+        for (control, label), color in zip(LABELS.items(), ("C0", "C2", "C1"), strict=True):
             found = curve(results, control, field)
-            label = {"published": "here", "matched": "here, gain, leak and bias matched"}[control]
             ax.plot(list(found), [mean(v) for v in found.values()], "o-", color=color, label=label)
             for alpha, values in found.items():
                 ax.plot([alpha] * len(values), values, ".", ms=4, alpha=0.5, color=color)
