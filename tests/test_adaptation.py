@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from fracspike.experiments import adaptation
 from fracspike.experiments.adaptation import by_library, index, per_cycle, product_rectangle, sign, within
@@ -39,8 +40,8 @@ def test_currents_are_those_published() -> None:
 @pytest.mark.parametrize("alpha", [0.4, 0.8, 1.0])
 def test_first_spike_of_the_rectangle_rule_is_that_of_the_equation(alpha: float) -> None:
     first = product_rectangle(alpha, 60.0)[0]
-    order = adaptation.torch.tensor(alpha, dtype=adaptation.torch.float64)
-    times = adaptation.torch.arange(0.1, 60.0, 0.01, dtype=adaptation.torch.float64)
+    order = torch.tensor(alpha, dtype=torch.float64)
+    times = torch.arange(0.1, 60.0, 0.01, dtype=torch.float64)
     reached = 120.0 * (1 - mittag_leffler(-(times**order) / 20.0, order)) >= 20.0
     assert first == pytest.approx(float(times[reached][0]), abs=0.35)
 
