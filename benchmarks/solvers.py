@@ -155,7 +155,7 @@ def spawn(case: Case) -> Case | None:
     command = [sys.executable, __file__, "--case", json.dumps(case)]
     try:
         done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=4 * case["seconds"] + 60
+            command, env=environment, capture_output=True, text=True, timeout=10 * case["seconds"] + 60
         )
     except subprocess.TimeoutExpired:
         return None
@@ -166,16 +166,15 @@ def spawn(case: Case) -> Case | None:
 
 
 def kinds(spikede: str | None, torchfde: str | None) -> Iterator[Case]:
-    """Give one case for each line of the figure, without its number of steps."""
+    """Give one case for each line of the figure, without its number of steps; what the targets need first."""
     for backward in (True, False):
-        for method in ("l1", "l1_explicit"):
-            for memory in MEMORIES:
-                case = {"library": "fracspike", "method": method, "memory": memory, "backward": backward}
-                yield {"name": f"{method} {memory}", **case}
         if spikede:
             case = {"library": "spikede", "path": spikede, "backward": backward}
             yield {"name": "spikeDE l1", **case}
-            yield {"name": "spikeDE l1, lean malloc", **case, "environment": LEAN_MALLOC}
+        for method in ("l1_explicit", "l1") if backward else ("l1_explicit",):
+            for memory in reversed(MEMORIES):
+                case = {"library": "fracspike", "method": method, "memory": memory, "backward": backward}
+                yield {"name": f"{method} {memory}", **case}
         if torchfde:
             case = {"library": "torchfde", "path": torchfde, "backward": backward}
             yield {"name": "torchfde l1", **case}
@@ -184,6 +183,9 @@ def kinds(spikede: str | None, torchfde: str | None) -> Iterator[Case]:
             ours = {"library": "fracspike", "method": "abm", "memory": "Full", "backward": backward}
             yield {"name": "abm Full", **ours}
     yield {"name": "l1_explicit by loops", "library": "loops", "backward": False}
+    if spikede:
+        case = {"library": "spikede", "path": spikede, "backward": True}
+        yield {"name": "spikeDE l1, lean malloc", **case, "environment": LEAN_MALLOC}
 
 
 def sweep(kind: Case, steps: list[int], common: Case) -> Iterator[Case]:
@@ -202,7 +204,8 @@ def sweep(kind: Case, steps: list[int], common: Case) -> Iterator[Case]:
         row.pop("path", None)
         yield row
         growth = max(2.0, total / last) if last else 4.0
-        if growth * total > common["seconds"]:
+        room = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**20
+        if growth * total > common["seconds"] or 4 * row["peak_mb"] > room:  # peers grow with the square
             return
         last = total
 
@@ -308,6 +311,8 @@ def draw(rows: list[Case], path: Path) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
     for name, (colour, style) in styles.items():
         line = [r for r in rows if r["name"] == name and r["backward"]]
+        if not line:
+            continue
         for axis, key in zip(axes, (seconds, megabytes), strict=True):
             values = [key(r) for r in line]
             axis.loglog([r["steps"] for r in line], values, style, color=colour, label=name, base=10, ms=5)
@@ -342,9 +347,9 @@ def write(rows: list[Case], found: list[tuple[str, float, str, bool]], about: Ca
 @click.option("--quick", is_flag=True, help="512 states, at most 1024 steps, nothing written but --out.")
 @click.option("--longest", default=16384, show_default=True, help="Largest number of steps.")
 @click.option("--states", default=4096, show_default=True)
-@click.option("--seconds", "cap", default=20.0, show_default=True, help="Time a case should stay within.")
-@click.option("--peer-seconds", default=90.0, show_default=True, help="The same for other libraries.")
-@click.option("--repeats", default=3, show_default=True)
+@click.option("--seconds", "cap", default=10.0, show_default=True, help="Time a case should stay within.")
+@click.option("--peer-seconds", default=60.0, show_default=True, help="The same for other libraries.")
+@click.option("--repeats", default=2, show_default=True)
 @click.option("--threads", default=1, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Where solvers.json and .csv go.")
 @click.option("--figure", type=click.Path(path_type=Path), help="Where the figure goes.")
@@ -387,13 +392,13 @@ def main(
         allowed = cap if kind["library"] == "fracspike" else peer_seconds
         common = {"states": states, "threads": threads, "repeats": repeats, "seconds": allowed}
         rows += list(sweep(kind, steps, common))
-    found = conclusions(rows, states)
+        found = conclusions(rows, states)
+        if out:  # after each kind, so that a run that is stopped leaves what it has
+            write(rows, found, about, out)
     click.echo("")
     for quantity, value, target, met in found:
         verdict = "" if not target else "met" if met else "MISSED"
         click.echo(f"{quantity:88}{value:10.2f}  {target:8} {verdict}")
-    if out:
-        write(rows, found, about, out)
     if figure:
         draw(rows, figure)
 

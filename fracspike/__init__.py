@@ -2,7 +2,45 @@
 
 __version__ = "0.1.0"
 
-from . import surrogate
-from .neurons import FractionalLIF, Simulation, State
+from . import encode, losses, measure, plots, surrogate
+from .layers import TimeDistributed, as_system, convert, record
+from .neurons import (
+    FractionalAdEx,
+    FractionalALIF,
+    FractionalCubaLIF,
+    FractionalIF,
+    FractionalIzhikevich,
+    FractionalLI,
+    FractionalLIF,
+    FractionalNeuron,
+    RecurrentFractionalALIF,
+    RecurrentFractionalLIF,
+    Simulation,
+    State,
+    distributed,
+)
 
-__all__ = ["FractionalLIF", "Simulation", "State", "surrogate"]
+__all__ = [
+    "FractionalALIF",
+    "FractionalAdEx",
+    "FractionalCubaLIF",
+    "FractionalIF",
+    "FractionalIzhikevich",
+    "FractionalLI",
+    "FractionalLIF",
+    "FractionalNeuron",
+    "RecurrentFractionalALIF",
+    "RecurrentFractionalLIF",
+    "Simulation",
+    "State",
+    "TimeDistributed",
+    "as_system",
+    "convert",
+    "distributed",
+    "encode",
+    "losses",
+    "measure",
+    "plots",
+    "record",
+    "surrogate",
+]

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 import fracspike
+from fracspike.sweep.command import sweep
 from fracspike.training.command import train
 
 
@@ -66,7 +67,7 @@ def reproduce(
 @click.option("--dt", default=0.1, show_default=True, help="Time step (ms).")
 @click.option("--threshold", default=1.0, show_default=True)
 @click.option("--reset", default="subtract", show_default=True, help="subtract, value or none.")
-@click.option("--reset-memory", default="jump", show_default=True, help="jump, overwrite or restart.")
+@click.option("--reset-memory", default="jump", show_default=True, help="jump, restart, overwrite, current.")
 @click.option("--surrogate", default="sigmoid", show_default=True, help="Surrogate, such as atan:alpha=2.")
 @click.option("--refractory", default=0.0, show_default=True, help="Refractory period (ms).")
 @click.option(
@@ -85,6 +86,7 @@ def simulate(out: str, **options: float | str | None) -> None:
 
 
 cli.add_command(train)
+cli.add_command(sweep)
 
 
 def main() -> None:

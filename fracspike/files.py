@@ -45,8 +45,59 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+class InUseError(ValueError):
+    """Another process is writing to the same folder."""
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing to a folder meanwhile; given up whenever this process ends.
+
+    Raises:
+        InUseError: if another holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not on this system
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise InUseError(
+            f"`out` must not be in use by another process, but something is writing to {folder}; "
+            "wait for it, or choose another with --out"
+        ) from None
+    except OSError:  # a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def sync_folder(folder: Path) -> None:
+    """Force the names in a folder to the disk, so that a renaming outlives a power cut."""
+    if os.name != "posix":
+        return  # elsewhere a folder cannot be opened
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a process that was killed left half-written; nobody else may be writing there."""
+    for path in folder.glob(".*-????????.*"):  # as replacing() calls them
+        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -5,7 +5,7 @@ if __name__ == "solvers":  # a bare `solvers` is shadowed by any solvers.py besi
         "this package is imported as `fracspike.solvers`, not as `solvers`; install fracspike with pip"
     )
 
-from . import checks
+from . import checks, modes
 from .graded import graded_mesh
 from .gradient import GRADIENTS, AdjointHistory, GraphHistory, History
 from .integrate import SolveState, fdeint
@@ -37,5 +37,6 @@ __all__ = [
     "fdeint",
     "graded_mesh",
     "mittag_leffler",
+    "modes",
     "odeint",
 ]

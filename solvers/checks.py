@@ -90,6 +90,10 @@ def all_finite(name: str, value: Tensor) -> Tensor:
         raise TypeError(f"`{name}` must be a torch.Tensor, got {type(value).__name__}; use torch.as_tensor")
     if not value.is_floating_point():
         raise TypeError(f"`{name}` must be a floating-point tensor, got {value.dtype}; call .float() first")
+    if torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None:
+        return value  # a graph, or a transform of torch.func, cannot look at values
+    if bool(torch.isfinite(value.detach().sum())):  # one pass, and no tensor of Booleans
+        return value
     finite = torch.isfinite(value.detach())
     if not bool(finite.all()):
         index = tuple(int(i) for i in (~finite).nonzero()[0])

@@ -13,13 +13,14 @@ connects a step with all earlier ones. Everything else in a step is differentiat
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from .memory import Memory
+from .memory import Memory, Past
 from .memory.base import weigh
 
 
@@ -48,10 +49,10 @@ class History(ABC):
         *,
         keep: bool = False,
     ) -> None:
-        self._newest: tuple[Tensor, Tensor | None] | None = None
+        self._newest: Tensor | None = None
         self._kept: list[Tensor] | None = [] if keep else None
         self._erased: list[tuple[int, Tensor]] = []  # how many items there were, and where they went
-        self._begin(memory, memory.weights(kernel, dtype), len(kernel))
+        self._begin(memory, memory.weights(kernel, dtype), len(kernel), dtype)
         for item in items:
             self.append(item)
 
@@ -68,41 +69,38 @@ class History(ABC):
                 items[n] = items[n].masked_fill(erased, 0.0)
         return items
 
-    def append(self, item: Tensor, less: Tensor | None = None) -> None:
-        """Remember ``item``, or the increment ``item - less``, as the newest.
-
-        Two states that are stored anyway cost nothing more; their difference would be stored beside them.
-        """
+    def append(self, item: Tensor) -> None:
+        """Remember ``item`` as the newest."""
         if self._newest is not None:
-            self._skip(*self._newest)
-        self._newest = item, less
+            self._skip(self._newest)
+        self._newest = item
         if self._kept is not None:
-            self._kept.append(_difference(item, less))
+            self._kept.append(item)
 
     def weighted_sum(self) -> Tensor | float:
         """Return the sum after the newest item; 0.0 while there is none. Once for each item."""
         if self._newest is None:
             return 0.0
         newest, self._newest = self._newest, None
-        return self._take(*newest)
+        return self._take(newest)
 
     def forget(self, where: Tensor) -> None:
         """Erase the past of the states for which ``where`` is true."""
         if self._newest is not None:
-            self._newest = _difference(*self._newest).masked_fill(where, 0.0), None
+            self._newest = self._newest.masked_fill(where, 0.0)
         if self._kept is not None:
             self._erased.append((len(self._kept), where))
         self._erase(where)
 
-    def _skip(self, item: Tensor, less: Tensor | None) -> None:
+    def _skip(self, item: Tensor) -> None:
         """Append for good; the sum is not wanted."""
-        self._take(item, less)
+        self._take(item)
 
     @abstractmethod
-    def _begin(self, memory: Memory, weights: Tensor, count: int) -> None: ...
+    def _begin(self, memory: Memory, weights: Tensor, count: int, dtype: torch.dtype) -> None: ...
 
     @abstractmethod
-    def _take(self, item: Tensor, less: Tensor | None) -> Tensor:
+    def _take(self, item: Tensor) -> Tensor:
         """Append for good, and return the new sum."""
 
     @abstractmethod
@@ -114,23 +112,22 @@ class AdjointHistory(History):
 
     twice = False
 
-    def _begin(self, memory: Memory, weights: Tensor, count: int) -> None:
+    def _begin(self, memory: Memory, weights: Tensor, count: int, dtype: torch.dtype) -> None:
         self._weights = weights
-        self._tape = _Tape(memory, weights.detach(), count)
+        self._tape = _Tape(partial(memory.begin, weights.detach(), count, dtype))
         self._last: Tensor | None = None
 
-    def _take(self, item: Tensor, less: Tensor | None) -> Tensor:
+    def _take(self, item: Tensor) -> Tensor:
         # the last sum is an input only to fix the order of the backward pass: latest sum first
-        self._last = _Sum.apply(item, less, self._weights, self._last, self._tape)  # type: ignore[no-untyped-call]
+        self._last = _Sum.apply(item, self._weights, self._last, self._tape)  # type: ignore[no-untyped-call]
         assert self._last is not None
         return self._last
 
-    def _skip(self, item: Tensor, less: Tensor | None) -> None:
-        inputs = (item, less, self._weights)
-        if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs):
-            self._take(item, less)
+    def _skip(self, item: Tensor) -> None:
+        if torch.is_grad_enabled() and (item.requires_grad or self._weights.requires_grad):
+            self._take(item)
         else:
-            self._tape.past.append(_difference(item, less).detach())
+            self._tape.past.append(item.detach())
 
     def _erase(self, where: Tensor) -> None:
         self._tape.forget(where)
@@ -139,9 +136,9 @@ class AdjointHistory(History):
 class _Tape:
     """What forward and backward pass share; holds no tensor that has a graph."""
 
-    def __init__(self, memory: Memory, weights: Tensor, count: int) -> None:
-        self._memory, self._weights, self._count = memory, weights, count
-        self.past = memory.begin(weights, count)
+    def __init__(self, begin: Callable[[], Past]) -> None:
+        self._begin = begin
+        self.past = begin()
         self.sums = 0
         self._forgotten: list[tuple[int, Tensor]] = []
         self._pass = -1
@@ -161,7 +158,7 @@ class _Tape:
         this_pass = torch._C._current_graph_task_id()
         if this_pass != self._pass:
             self._pass = this_pass
-            self._adjoint = self._memory.begin(self._weights, self._count)
+            self._adjoint = self._begin()
             self._empty = True
         for at, where in self._forgotten:
             if at == index and not self._empty:
@@ -177,29 +174,27 @@ class _Tape:
 
 class _Sum(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, item: Tensor, less: Tensor | None, weights: Tensor, last: Tensor | None, tape: _Tape
-    ) -> Tensor:
-        total, ctx.index = tape.forward(_difference(item, less))
-        ctx.tape, ctx.increment = tape, less is not None
-        if ctx.needs_input_grad[2]:
-            ctx.save_for_backward(item, less)
+    def forward(ctx: Any, item: Tensor, weights: Tensor, last: Tensor | None, tape: _Tape) -> Tensor:
+        total, ctx.index = tape.forward(item)
+        ctx.tape = tape
+        if ctx.needs_input_grad[1]:
+            ctx.save_for_backward(item)
         return total
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise RuntimeError(
-                "the adjoint gradient gives first derivatives only; pass gradient='autograd' to "
-                "differentiate twice"
-            )
-        item = _difference(*ctx.saved_tensors) if ctx.needs_input_grad[2] else None
-        in_item, in_weights = ctx.tape.backward(ctx.index, upstream, item)
-        return in_item, -in_item if ctx.increment else None, in_weights, None, None
+        refuse_second_derivatives()
+        item = ctx.saved_tensors[0] if ctx.needs_input_grad[1] else None
+        return *ctx.tape.backward(ctx.index, upstream, item), None, None
 
 
-def _difference(item: Tensor, less: Tensor | None) -> Tensor:
-    return item if less is None else item - less
+def refuse_second_derivatives() -> None:
+    """Raise if this backward pass is itself to be differentiated."""
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "the adjoint gradient gives first derivatives only; pass gradient='autograd', with an explicit "
+            "method, to differentiate twice"
+        )
 
 
 class GraphHistory(History):
@@ -208,13 +203,13 @@ class GraphHistory(History):
     twice = True
     BLOCK = 64  # items are stacked once for all in blocks, so that a long past is not copied at each step
 
-    def _begin(self, memory: Memory, weights: Tensor, count: int) -> None:
-        self._kernel = memory.effective_kernel(weights, count)
+    def _begin(self, memory: Memory, weights: Tensor, count: int, dtype: torch.dtype) -> None:
+        self._kernel = memory.effective_kernel(weights, count).to(dtype)
         self._blocks: list[Tensor] = []
         self._recent: list[Tensor] = []
 
-    def _take(self, item: Tensor, less: Tensor | None) -> Tensor:
-        self._skip(item, less)
+    def _take(self, item: Tensor) -> Tensor:
+        self._skip(item)
         total: Tensor | None = None
         lag = len(self._blocks) * self.BLOCK + len(self._recent)
         for block in (*self._blocks, torch.stack(self._recent)):
@@ -226,11 +221,11 @@ class GraphHistory(History):
         assert total is not None
         return total
 
-    def _skip(self, item: Tensor, less: Tensor | None) -> None:
+    def _skip(self, item: Tensor) -> None:
         if len(self._recent) == self.BLOCK:
             self._blocks.append(torch.stack(self._recent))
             self._recent = []
-        self._recent.append(_difference(item, less))
+        self._recent.append(item)
 
     def _erase(self, where: Tensor) -> None:
         self._blocks = [block.masked_fill(where, 0.0) for block in self._blocks]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -54,33 +54,58 @@ class ImplicitStep:
         Raises:
             RuntimeError: if the iteration does not meet the root to rounding.
         """
-        at, rate = self._root(field, base.detach(), gain.detach(), guess.detach(), room)
+        root, rate = self.root(field, base.detach(), gain.detach(), guess.detach(), room)
         if not torch.is_grad_enabled():
-            return at, rate
-        y, rate = _Root.apply(base, gain, rate, at, self._damping, room)  # type: ignore[no-untyped-call]
+            return root.at, rate
+        y, rate = _Root.apply(base, gain, rate, root, room)  # type: ignore[no-untyped-call]
         return y, rate
 
-    def _root(
+    def root(
         self, field: Field, base: Tensor, gain: Tensor, guess: Tensor, room: Room | None
-    ) -> tuple[Tensor, Tensor]:
-        """Return the root as a leaf, and the field there with its graph."""
+    ) -> tuple[Root, Tensor]:
+        """Return the root, and the field there with its graph; the arguments have none."""
         if self._damping is None:
             self._damping = _damping(_diagonal(field, guess, gain))
         mixing = _Mixing(self._damping)
-        y = guess
-        with torch.no_grad():  # the guess is rarely the root: no graph there
-            residual, size, met = _residual(base, gain, field(y), y)
+        with torch.no_grad():  # the guess is rarely the root: no graph there, and no judgement
+            y = mixing.next(guess, torch.addcmul(base, gain, field(guess)) - guess)
         for iteration in range(ITERATIONS):
-            if not math.isfinite(size):
-                break
-            y = y if met else mixing.next(y, residual)
             at, rate = _evaluate(field, y, room)
-            residual, size, met = _residual(base, gain, rate, y)
+            residual, size, met = _residual(base, gain * rate.detach(), y)
             if met:
                 if iteration > 1:  # the slope has grown stale
                     self._damping = _damping(_diagonal(field, y, gain))
-                return at, rate
-        return _newton(field, base, gain, guess)
+                break
+            if not math.isfinite(size):
+                at, rate = _newton(field, base, gain, guess)
+                break
+            y = mixing.next(y, residual)
+        else:
+            at, rate = _newton(field, base, gain, guess)
+        return Root(at, _edge(rate), gain, self._damping), rate
+
+
+class Root(NamedTuple):
+    """A root, and the graph of the field there, which is its Jacobian J.
+
+    Attributes:
+        at: the root, where the graph begins.
+        edge: where the graph ends; None if there is none.
+        gain: what multiplies the field.
+        damping: an approximate inverse of the diagonal of I - gain J.
+    """
+
+    at: Tensor
+    edge: GradientEdge | None
+    gain: Tensor
+    damping: Tensor
+
+    def pull_back(self, upstream: Tensor) -> Tensor:
+        r"""Return the gradient in the known part, :math:`\mu` with :math:`(I - gJ)^T \mu` = upstream.
+
+        That is itself an equation of the form y = base + g f(y).
+        """
+        return _solve_transposed(_transposed(self.edge, self.at, self.gain), upstream, self.damping)
 
 
 class _Root(torch.autograd.Function):
@@ -88,14 +113,13 @@ class _Root(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, base: Tensor, gain: Tensor, rate: Tensor, at: Tensor, damping: Tensor, room: Room | None
+        ctx: Any, base: Tensor, gain: Tensor, rate: Tensor, root: Root, room: Room | None
     ) -> tuple[Tensor, Tensor]:
         value = rate.data if room is None or room.rate is None else room.rate.copy_(rate)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(gain, damping, value if ctx.needs_input_grad[1] else None)
-        # the graph between them is the Jacobian; of the rate it needs no value
-        ctx.rate, ctx.at = _edge(rate), at
-        return at.data, value.data  # aliases, not copies
+        ctx.save_for_backward(gain, value if ctx.needs_input_grad[1] else None)
+        ctx.root = root
+        return root.at.data, value.data  # aliases, not copies
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor | None, in_rate: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -104,49 +128,38 @@ class _Root(torch.autograd.Function):
                 "implicit steps give first derivatives only; use an explicit method with gradient='autograd' "
                 "to differentiate twice"
             )
-        gain, damping, rate = ctx.saved_tensors
+        gain, rate = ctx.saved_tensors
         if in_rate is not None:  # the rate is (y - base) / gain
             direct = in_rate / gain
             upstream = direct if upstream is None else upstream + direct
         if upstream is None:
-            return (None,) * 6
-        # (I - gJ)^T mu = upstream: itself an equation of the form y = base + g f(y)
-        mu = _solve_transposed(_transposed(ctx.rate, ctx.at, gain), upstream, damping)
+            return (None,) * 5
+        mu = ctx.root.pull_back(upstream)
         in_base = mu if in_rate is None else mu - direct
         in_gain = (in_base * rate).sum_to_size(gain.shape) if ctx.needs_input_grad[1] else None
-        return in_base, in_gain, gain * mu if ctx.needs_input_grad[2] else None, None, None, None
+        return in_base, in_gain, gain * mu if ctx.needs_input_grad[2] else None, None, None
 
 
 def _evaluate(field: Field, y: Tensor, room: Room | None = None) -> tuple[Tensor, Tensor]:
     """Return ``y`` as the start of a graph, and the field there; no graph where none is wanted."""
     if not torch.is_grad_enabled():
         return y, field(y)
-    leaf = y.detach() if room is None else room.y.copy_(y).detach()
-    at = _Barrier.apply(leaf.requires_grad_())  # type: ignore[no-untyped-call]
+    at = (y if room is None else room.y.copy_(y)).detach().requires_grad_()
+    at.register_post_accumulate_grad_hook(_drop)  # type: ignore[no-untyped-call]
     return at, field(at)
 
 
-class _Barrier(torch.autograd.Function):
-    """The identity, at which the engine's own backward pass stops: the root's part is done by _Root."""
-
-    @staticmethod
-    def forward(ctx: Any, y: Tensor) -> Tensor:
-        return y.view_as(y)
-
-    @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> None:
-        return None
+def _drop(leaf: Tensor) -> None:
+    """Forget what the engine's own backward pass brings to a root: that part is done by ``Root``."""
+    leaf.grad = None
 
 
-def _residual(base: Tensor, gain: Tensor | float, rate: Tensor, y: Tensor) -> tuple[Tensor, float, bool]:
-    """Return the residual, its largest entry, and whether that is but rounding."""
-    with torch.no_grad():
-        change = gain * rate
-        residual = base + change - y
-        size = _largest(residual)
-        unit = ROUNDING * torch.finfo(base.dtype).eps
-        tiny = torch.finfo(base.dtype).tiny
-        met = size <= unit * (_largest(base) + tiny) or size <= unit * (_largest(change) + tiny)
+def _residual(base: Tensor, change: Tensor, y: Tensor) -> tuple[Tensor, float, bool]:
+    """Return the residual of ``y = base + change``, its largest entry, and whether that is but rounding."""
+    residual = base + change - y
+    size, info = _largest(residual), torch.finfo(base.dtype)
+    unit = ROUNDING * info.eps
+    met = size <= unit * (_largest(base) + info.tiny) or size <= unit * (_largest(change) + info.tiny)
     return residual, size, met
 
 
@@ -186,7 +199,7 @@ def _solve_transposed(product: Field, upstream: Tensor, damping: Tensor) -> Tens
     mixing = _Mixing(damping)
     mu = mixing.next(torch.zeros_like(upstream), upstream)
     for _ in range(ITERATIONS):
-        residual, _size, met = _residual(upstream, 1.0, product(mu), mu)
+        residual, _size, met = _residual(upstream, product(mu), mu)
         if met:
             return mu
         mu = mixing.next(mu, residual)
@@ -201,7 +214,7 @@ def _newton(field: Field, base: Tensor, gain: Tensor, guess: Tensor) -> tuple[Te
     for _ in range(NEWTON_STEPS):
         with torch.enable_grad():
             at, rate = _evaluate(field, y)
-        residual, best, met = _residual(base, gain, rate, y)
+        residual, best, met = _residual(base, gain * rate.detach(), y)
         if met:
             return _evaluate(field, y)
         if not best < float("inf") or y.numel() > LARGEST_JACOBIAN:
@@ -243,11 +256,10 @@ class _Mixing:
         self._moves: list[Tensor] = []
 
     def next(self, y: Tensor, residual: Tensor) -> Tensor:
-        with torch.no_grad():
-            self._points.append(y)
-            self._moves.append(self._damping * residual)
-            del self._points[:-MIXING], self._moves[:-MIXING]
-            return self._mix()
+        self._points.append(y)
+        self._moves.append(self._damping * residual)
+        del self._points[:-MIXING], self._moves[:-MIXING]
+        return self._mix()
 
     def _mix(self) -> Tensor:
         """Combine the last points so that the linearised move is smallest."""

@@ -8,6 +8,7 @@ from functools import partial
 
 from torch import Tensor
 
+from .difference import MARCHES
 from .gradient import History
 from .implicit import ImplicitStep
 from .memory import Memory
@@ -62,20 +63,16 @@ class Solve:
     def _by_increments(self, method: IncrementMethod) -> tuple[Tensor, list[Tensor]]:
         count = len(self.past) + len(self.times)
         coefficients = method.coefficients(self.alphas, self.factors, self.h, count)
-        gain = coefficients.gain.to(self.start.dtype)
-        history = self._history(coefficients.kernel, self.past)
-        step, states = ImplicitStep(), self._trajectory(gain)
-        for n in range(1, len(self.times)):
-            last = states.last
-            base = last - history.weighted_sum()
+        march = MARCHES[self.gradient](self.memory, coefficients, self.start, len(self.times), self.past)
+        times = self.times.unbind(0)
+        for n in range(1, len(times)):
             if method.implicit:
-                y, _ = step.solve(partial(self.rhs, self.times[n]), base, gain, last, states.room())
-                states.append(y)
+                march.implicit(partial(self.rhs, times[n]))
             else:
-                states.advance(base, self.rhs(self.times[n - 1], last))
-            history.append(states.last, less=last)
+                march.explicit(self.rhs(times[n - 1], march.last))
             self._report(n)
-        return states.gathered(), history.items if self.keep else []
+        states = march.gathered()
+        return states, [*self.past, *states.detach().diff(dim=0)] if self.keep else []
 
     def _by_rates(self, method: RateMethod) -> tuple[Tensor, list[Tensor]]:
         past = list(self.past) or [self.rhs(self.times[0], self.start)]

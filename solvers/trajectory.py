@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 
 class Room(NamedTuple):
@@ -35,7 +34,6 @@ class Trajectory:
         self._buffer = start.new_empty((count, *start.shape)).detach()
         wanted = torch.is_grad_enabled() and gain.requires_grad and not twice
         self._rates = torch.empty_like(self._buffer) if wanted else None
-        self._gain, self._twice = gain, twice
         self._states: list[Tensor] = []
         self.append(start)
 
@@ -57,17 +55,15 @@ class Trajectory:
             y = _Placed.apply(y, place)  # type: ignore[no-untyped-call]
         self._states.append(y)
 
-    def advance(self, base: Tensor, rate: Tensor) -> None:
-        """Take ``base + gain * rate`` as the next state."""
-        if self._twice:
-            self.append(torch.addcmul(base, self._gain, rate))
-        else:
-            self.append(_Step.apply(base, self._gain, rate, self.room()))  # type: ignore[no-untyped-call]
-
     def gathered(self) -> Tensor:
         """Return all states, ``(count, *)``; none must be appended later."""
-        result: Tensor = _Gathered.apply(self._buffer, *self._states)  # type: ignore[no-untyped-call]
-        return result
+        return gathered(self._buffer, self._states)
+
+
+def gathered(buffer: Tensor, states: list[Tensor]) -> Tensor:
+    """Return ``buffer``, ``(count, *)``, as a function of the ``states`` that lie in it."""
+    result: Tensor = _Gathered.apply(buffer, *states)  # type: ignore[no-untyped-call]
+    return result
 
 
 class _Placed(torch.autograd.Function):
@@ -81,22 +77,6 @@ class _Placed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
         return upstream, None
-
-
-class _Step(torch.autograd.Function):
-    """An explicit step, ``base + gain * rate``."""
-
-    @staticmethod
-    def forward(ctx: Any, base: Tensor, gain: Tensor, rate: Tensor, room: Room) -> Tensor:
-        ctx.save_for_backward(gain, None if room.rate is None else room.rate.copy_(rate))
-        return torch.addcmul(base, gain, rate, out=room.y).data
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        gain, rate = ctx.saved_tensors
-        in_gain = (upstream * rate).sum_to_size(gain.shape) if ctx.needs_input_grad[1] else None
-        return upstream, in_gain, gain * upstream if ctx.needs_input_grad[2] else None, None
 
 
 class _Gathered(torch.autograd.Function):

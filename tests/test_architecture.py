@@ -27,18 +27,21 @@ LAYERS = [
     "solvers.weights solvers.mittag_leffler",
     "solvers.methods solvers.memory solvers.trajectory",
     "solvers.gradient solvers.implicit",
+    "solvers.difference",
     "solvers.stepping solvers.graded solvers.ordinary solvers.relaxation",
     "solvers.integrate",
     "solvers",
-    "fracspike.files fracspike.plots fracspike.threads",
+    "fracspike.files fracspike.plots fracspike.threads fracspike.encode fracspike.losses",
     "fracspike.surrogate",
     "fracspike.neurons",
     "fracspike.layers",
+    "fracspike.measure",
     "fracspike",
     "fracspike.data",
     "fracspike.experiments fracspike.training fracspike.single",
     "fracspike.sweep",
     "fracspike.cli",
+    "fracspike.__main__",
 ]
 
 

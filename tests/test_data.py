@@ -7,15 +7,16 @@ import gzip
 import hashlib
 import http.server
 import io
-import struct
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import idx_files
 import numpy as np
 import pytest
 import torch
+from idx_files import idx
 
 from fracspike import data
 from fracspike.data import Remote, Source, fashion_mnist, places
@@ -129,21 +130,10 @@ class TestFetching:
         assert list((cache / "toy").iterdir()) == []
 
 
-def idx(array: np.ndarray) -> bytes:  # type: ignore[type-arg]
-    head = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
-    return gzip.compress(head + array.astype(np.uint8).tobytes())
-
-
 @pytest.fixture
 def fashion(tmp_path: Path) -> Path:
     """Six images of which each pixel is known."""
-    place = tmp_path / "fashion-mnist"
-    place.mkdir()
-    for stem, count in (("train", 4), ("t10k", 2)):
-        images = np.arange(count * 784).reshape(count, 28, 28) % 251
-        (place / f"{stem}-images-idx3-ubyte.gz").write_bytes(idx(images))
-        (place / f"{stem}-labels-idx1-ubyte.gz").write_bytes(idx(np.arange(count)))
-    return place
+    return idx_files.write(tmp_path / "fashion-mnist", training=4, test=2)
 
 
 class TestFashionMnist:

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from torch import Tensor
 
 from fracspike import cli, training
-from fracspike.training import checkpoint, digits, loop
+from fracspike.training import checkpoint, digits, engine
 
 QUICK = ("--epochs", "4", "--hidden", "32", "--lr", "0.01")
 
@@ -92,15 +93,15 @@ def test_ctrl_c_leaves_what_resume_goes_on_from(
 ) -> None:
     options = ("digits", "--epochs", "2", "--hidden", "8", "--out")
     assert call(monkeypatch, *options, str(tmp_path / "whole")) == 0
-    real = loop.Training.run_epoch
+    real = engine.Training._step
 
-    def interrupted(self: loop.Training, data: training.Data) -> None:
-        if self.history:
+    def interrupted(self: engine.Training, chosen: Tensor) -> float:
+        if self.history and self.step == 3:
             raise KeyboardInterrupt
-        real(self, data)
+        return real(self, chosen)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Training, "run_epoch", interrupted)
+        patch.setattr(engine.Training, "_step", interrupted)
         assert call(monkeypatch, *options, str(tmp_path / "broken")) == 130
     error = capsys.readouterr().err
     assert "interrupted" in error
@@ -113,7 +114,7 @@ def test_ctrl_c_leaves_what_resume_goes_on_from(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("numerals",), "`task` must be one of 'digits'; got 'numerals'"),
+        (("numerals",), "`task` must be one of 'digits', 'fashion-mnist'; got 'numerals'"),
         (("digits", "--lr", "nan"), "`lr` must lie in (0, 100], got nan"),
         (("digits", "--lr", "fast"), "'fast' is not a valid float"),
         (("digits", "--epochs", "-1"), "`epochs` must be >= 1, got -1"),

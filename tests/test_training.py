@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from fracspike.neurons import FractionalLIF
-from fracspike.training import Data, Options, Task, checkpoint
-from fracspike.training.loop import Epoch
+from fracspike.training import Data, Options, Task, checkpoint, run
+from fracspike.training.classify import Epoch
 from fracspike.training.run import Outcome, train
 from fracspike.training.task import split
 
 OPTIONS = Options(epochs=4, hidden=8, batch_size=16, lr=0.02)
 
 
-def load(seed: int) -> Data:
+def load(seed: int, folder: Path | None = None) -> Data:
     """Two classes that differ in when the input comes, not in how much."""
     generator = torch.Generator().manual_seed(5)
     labels = torch.arange(120) % 2
@@ -224,7 +224,9 @@ def test_a_damaged_checkpoint_is_named_and_left_alone(
     assert path.read_bytes() == content
 
 
-@pytest.mark.parametrize("part", ["network", "optimizer", "shuffling", "noise", "history", "best", "seconds"])
+@pytest.mark.parametrize(
+    "part", ["model", "optimizer", "random", "history", "best", "step", "losses", "seconds"]
+)
 def test_a_checkpoint_that_lacks_a_part_is_damaged(
     whole: tuple[Path, Outcome], tmp_path: Path, part: str
 ) -> None:
@@ -267,7 +269,7 @@ def test_a_failed_write_loses_nothing(
     with pytest.raises(OSError, match="No space left"):
         train(TOY, OPTIONS, tmp_path)
     monkeypatch.undo()
-    assert [path.name for path in tmp_path.iterdir()] == [checkpoint.NAME]
+    assert {path.name for path in tmp_path.iterdir()} == {checkpoint.NAME, checkpoint.BEFORE, run.BEGUN}
     train(TOY, OPTIONS, tmp_path, resume=True)
     assert same(kept(tmp_path), kept(whole[0]))
 

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from fracspike import surrogate as surrogates
-from fracspike.solvers import METHODS, Full, IncrementMethod, Memory, checks
+from fracspike.solvers import METHODS, Exponentials, Full, IncrementMethod, Memory, checks
 
-from . import parameters
+from . import exact, parameters
+from .backend import BACKENDS, Choice
+from .loop import Feedback, Loop
 from .membrane import Differences, Membrane, Propagator
+from .module import HALVES, LAZY, NeuronModule, in_single
 from .reset import RESETS
-from .state import Simulation, State
+from .state import Simulation, State, check_current, check_state
 
 EXACT = "exact"
-HALF = 0.5  # from where on a soft spike holds a refractory neuron, or erases a memory
 #: the solvers whose memory holds increments, which is where a reset can be told apart from the leak
 SCHEMES = {name: method for name, method in METHODS.items() if issubclass(method, IncrementMethod)}
-RESET_MEMORIES = ("jump", "overwrite", "restart")
-LEARNABLE = ("alpha", "tau", "threshold", "resistance", "v_reset")
+RESET_MEMORIES = ("jump", "overwrite", "current", "restart")
 
 
-class FractionalLIF(nn.Module):
+class FractionalLIF(NeuronModule):
     r"""A layer of leaky integrate-and-fire neurons with a Caputo derivative of order alpha.
 
     .. math:: \tau^\alpha D^\alpha v = -(v - v_\text{rest}) + R\, I(t)
@@ -38,7 +40,8 @@ class FractionalLIF(nn.Module):
     on ``dt`` unless there is a refractory period.
 
     Args:
-        alpha: Caputo order in (0, 1]; 1 is the ordinary LIF neuron.
+        alpha: Caputo order in (0, 1]; 1 is the ordinary LIF neuron. A list of orders makes a
+            multi-term equation, :math:`\sum_i c_i \tau^{\alpha_i} D^{\alpha_i} v` on the left.
         tau: membrane time constant, in the unit of ``dt``.
         threshold: potential at and above which the neuron spikes.
         dt: time step.
@@ -49,20 +52,30 @@ class FractionalLIF(nn.Module):
         reset: ``"subtract"`` (soft: the threshold's height above rest is taken off), ``"value"``
             (hard: to ``v_reset``) or ``"none"``.
         reset_memory: how the reset enters the memory: ``"jump"`` (outside the derivative; converges
-            as ``dt`` falls), ``"overwrite"`` (the reset potential replaces the true one) or
-            ``"restart"`` (the memory is erased: no adaptation).
+            as ``dt`` falls), ``"overwrite"`` (the reset potential replaces the true one),
+            ``"current"`` (a negative input, as in the released code of the f-SNN paper) or
+            ``"restart"`` (the memory is erased: no adaptation); see ``docs/reset-memory.md``.
         v_reset: potential after a hard reset.
         refractory: time for which the potential is held after a spike, the unit of ``dt``; a
             multiple of ``dt``.
         method: ``"exact"`` (no error between spikes at any ``dt``), or a difference scheme: ``"l1"``,
             ``"gl"``, ``"l1_explicit"``, ``"gl_explicit"``. By default ``"exact"``, but ``"l1"`` with
-            ``"overwrite"``, which no exact solution has.
-        memory: what is kept of the past, ``Full()`` by default.
-        learn: names among ``"alpha"``, ``"tau"``, ``"threshold"``, ``"resistance"``, ``"v_reset"``
-            that become parameters, kept in their range by a parametrisation.
+            ``"overwrite"`` or several orders, and ``"l1_explicit"`` with ``"current"``.
+        memory: what is kept of the past. By default ``Full()`` for a difference scheme; for the exact
+            method ``Exponentials``, constant in time, with a relative error of 7e-7 in single and 1e-11 in
+            double precision over the steps of its ``horizon``.
+        learn: names among ``"alpha"``, ``"coefficients"``, ``"tau"``, ``"threshold"``,
+            ``"resistance"``, ``"v_reset"`` that become parameters, kept in their range by a parametrisation.
         size: shape of the layer's neurons, such as ``(N,)``, if they have parameters of their own;
-            broadcasts over the trailing dimensions of the current.
+            broadcasts over the trailing dimensions of the current, such as ``(C, 1, 1)`` for one set
+            in each channel. ``"lazy"`` leaves the shape of what is learned to the first input.
         detach_reset: if true, no gradient flows through the reset.
+        coefficients: the :math:`c_i` of a multi-term equation, positive, one for each order; see
+            also :func:`distributed`.
+        backend: ``"native"`` (a compiled loop over time, for the exact method with ``Exponentials`` on the
+            CPU), ``"torch"`` (a loop in Python: any method and device, second derivatives) or ``"auto"``,
+            native where it can; see :meth:`backend_report`.
+        reset_scale: how many times the threshold's height above rest a soft reset takes off.
 
     Raises:
         TypeError: if an argument is of the wrong kind.
@@ -78,16 +91,29 @@ class FractionalLIF(nn.Module):
     tensor([2.0460])
     """
 
+    learnable: ClassVar[tuple[str, ...]] = (
+        "alpha",
+        "coefficients",
+        "tau",
+        "threshold",
+        "resistance",
+        "v_reset",
+    )
+    leaky: ClassVar[bool] = True
+    shown: ClassVar[tuple[str, ...]] = ("alpha", "tau", "threshold")  # in the printed form
+
     alpha: Tensor
+    coefficients: Tensor
     tau: Tensor
     threshold: Tensor
     resistance: Tensor
     v_rest: Tensor
     v_reset: Tensor
+    reset_scale: Tensor
 
     def __init__(
         self,
-        alpha: float | Tensor = 0.7,
+        alpha: float | Tensor | Sequence[float] = 0.7,
         tau: float | Tensor = 2.0,
         threshold: float | Tensor = 1.0,
         dt: float = 1.0,
@@ -101,16 +127,26 @@ class FractionalLIF(nn.Module):
         method: str | None = None,
         memory: Memory | None = None,
         learn: Sequence[str] = (),
-        size: int | Sequence[int] | None = None,
+        size: int | Sequence[int] | str | None = None,
         detach_reset: bool = False,
+        coefficients: Sequence[float] | None = None,
+        backend: str = "auto",
+        reset_scale: float | Tensor = 1.0,
     ) -> None:
         super().__init__()
         self.reset = checks.one_of("reset", reset, RESETS)
         self.reset_memory = checks.one_of("reset_memory", reset_memory, RESET_MEMORIES)
-        self.method = _method(method, self.reset_memory)
-        self.memory = Full() if memory is None else memory
+        order, factors = parameters.terms(alpha, coefficients)
+        self.terms = 1 if factors is None else len(factors)
+        self.method = _method(method, self.reset_memory, self.terms)
+        relaxes = self.method == EXACT and self.leaky
+        usual = Exponentials(exact.TOLERANCE[torch.float32]) if relaxes else Full()
+        self.memory = usual if memory is None else memory
         if not isinstance(self.memory, Memory):
             raise TypeError(f"`memory` must be a Memory such as Full(), got {memory!r}")
+        self._by_dtype = memory is None  # then the tolerance follows the dtype
+        self._modal = relaxes and isinstance(self.memory, Exponentials)
+        self.backend = checks.one_of("backend", backend, BACKENDS)
         self.dt = float(checks.real("dt", dt, above=0.0))
         self.refractory = float(checks.real("refractory", refractory, at_least=0.0))
         self._hold = _steps(self.refractory, self.dt)
@@ -118,36 +154,39 @@ class FractionalLIF(nn.Module):
         self.surrogate = surrogates.resolve(surrogate)
         self._register(
             {
-                "alpha": checks.order("alpha", alpha),
+                "alpha": order,
                 "tau": checks.real("tau", tau, above=0.0),
                 "threshold": checks.real("threshold", threshold),
                 "resistance": checks.real("resistance", resistance),
                 "v_rest": checks.real("v_rest", v_rest),
                 "v_reset": checks.real("v_reset", v_reset),
-            },
+            }
+            | ({} if factors is None else {"coefficients": factors}),
             learn,
-            parameters.size_tuple(size),
+            None if size == LAZY else parameters.size_tuple(size),
         )
+        scale = parameters.expand("reset_scale", checks.real("reset_scale", reset_scale, above=0.0), None)
+        self.register_buffer("reset_scale", scale, persistent=False)
+        if size == LAZY:
+            self._make_lazy(
+                parameters.names(learn, self.learnable)
+                - ({"alpha", "coefficients"} if self.terms > 1 else set())
+            )
 
     def _register(
-        self, values: dict[str, float | Tensor], learn: Sequence[str], size: tuple[int, ...] | None
+        self, values: dict[str, float | Tensor], learn: str | Sequence[str], size: tuple[int, ...] | None
     ) -> None:
-        learned = {learn} if isinstance(learn, str) else set(learn)
-        for name in learned:
-            checks.one_of("learn", name, LEARNABLE)
-        shapes = {tuple(v.shape) for v in values.values() if isinstance(v, Tensor) and v.dim() > 0}
-        if size is None and len(shapes) > 1:
-            raise ValueError(
-                f"per-neuron parameters must have one shape, got {sorted(shapes)}; pass size=..."
-            )
-        if size is None and shapes:
-            size = shapes.pop()
+        learned = parameters.names(learn, self.learnable)
+        if self.terms == 1 and "coefficients" in learned:
+            raise ValueError("`learn` must not name `coefficients` of a single order; pass alpha=[...]")
+        ofterms = {name: values.pop(name) for name in ("alpha", "coefficients") if self.terms > 1}
+        size = parameters.common_shape(values.values(), size)
         tensors = {
             name: parameters.expand(
                 name, value, size if name in learned or isinstance(value, Tensor) else None
             )
             for name, value in values.items()
-        }
+        } | {name: torch.as_tensor(value) for name, value in ofterms.items()}
         self.size = size
         _check_levels(self.reset, tensors)
         floor = float(tensors["v_rest"].max())
@@ -155,6 +194,7 @@ class FractionalLIF(nn.Module):
             "alpha": parameters.UnitInterval(),
             "tau": parameters.Above(0.0),
             "threshold": parameters.Above(floor),
+            "coefficients": parameters.Above(0.0),
         }
         for name, value in tensors.items():
             parameters.register(self, name, value, ranges.get(name), name in learned)
@@ -166,7 +206,9 @@ class FractionalLIF(nn.Module):
             current: input current ``(T, B, *)``, floating point and finite.
             state: where to start, from :meth:`simulate`; at rest by default.
         """
-        return self.simulate(current, state).spikes
+        if type(self).simulate is not FractionalLIF.simulate:  # a subclass has its own: do what it does
+            return self.simulate(current, state).spikes
+        return self._run(current, state, traces=False).spikes
 
     def simulate(self, current: Tensor, state: State | None = None) -> Simulation:
         """Return spikes, potentials and the state to go on from.
@@ -187,39 +229,75 @@ class FractionalLIF(nn.Module):
         >>> torch.allclose(whole.voltage[12:], second.voltage)
         True
         """
+        return self._run(current, state, traces=True)
+
+    def backend_report(self, current: Tensor) -> Choice:
+        """Return which backend runs on a current like this one, and why.
+
+        Args:
+            current: ``(T, B, *)``.
+
+        >>> import torch
+        >>> print(FractionalLIF(backend="torch").backend_report(torch.ones(5, 1)))
+        torch: backend='torch' was asked for
+        """
+        return exact.choose_backend(self, current)
+
+    @in_single
+    def _run(self, current: Tensor, state: State | None, *, traces: bool) -> Simulation:
         self._check_current(current)
         if state is None:
             state = self.initial_state(current[0])
         self._check_state(state, current)
+        if self._modal:
+            return exact.simulate(self, current, state, traces=traces)
+        if self.backend == "native":
+            exact.refuse(self, current)
+        return self._march(current, state)
+
+    def _march(self, current: Tensor, state: State) -> Simulation:
+        """Run the loop over time in torch."""
         membrane = self._membrane(state, steps=len(current), dtype=current.dtype)
-        drive = self.resistance.to(current.dtype) * current
-        threshold = self.threshold.to(current.dtype)
-        refractory = state.refractory
-        spikes, after_reset, before_reset = [], [], []
-        for u in drive:
-            clamped = refractory > 0 if self._hold else None
-            before = membrane.advance(u, clamped)
-            spike = self.surrogate(before - threshold)
-            if clamped is not None:
-                spike = torch.where(clamped, 0.0, spike)
-                fired = spike.detach() > HALF
-                refractory = torch.where(fired, self._hold, (refractory - 1).clamp(min=0))
-            reset_spike = spike.detach() if self.detach_reset else spike
-            after = RESETS[self.reset](before, reset_spike, self)
-            membrane.settle(before, after)
-            if self.reset_memory == "restart":
-                fired = spike.detach() > HALF
-                if bool(fired.any()):
-                    membrane.forget(fired)
-            spikes.append(spike)
-            before_reset.append(before)
-            after_reset.append(after)
+        loop = self._loop(state, current.dtype)
+        trace = loop.run(membrane, self.resistance.to(current.dtype) * current, state.refractory)
         return Simulation(
-            spikes=torch.stack(spikes),
-            voltage=torch.stack(after_reset),
-            pre_reset=torch.stack(before_reset),
-            state=State(membrane.v, torch.stack(membrane.past), membrane.drive, refractory, self._kind),
+            spikes=trace.spikes,
+            voltage=trace.voltage,
+            pre_reset=trace.pre_reset,
+            state=State(
+                v=membrane.v,
+                past=torch.stack(membrane.past),
+                drive=membrane.drive,
+                refractory=trace.refractory,
+                kind=self._kind,
+                extra=dict(loop.feedback.state),
+            ),
+            variables=trace.variables,
         )
+
+    def _loop(self, state: State, dtype: torch.dtype) -> Loop:
+        return Loop(
+            surrogate=self.surrogate,
+            threshold=self.threshold.to(dtype),
+            reset=lambda v, spike: RESETS[self.reset](v, spike, self),
+            charge=self._charge,
+            reset_memory=self.reset_memory,
+            hold=self._hold,
+            detach_reset=self.detach_reset,
+            feedback=self._feedback(state, dtype),
+        )
+
+    def _feedback(self, state: State, dtype: torch.dtype) -> Feedback:
+        """Return what spikes do to later steps: here nothing; a subclass may say otherwise."""
+        return Feedback()
+
+    def _charge(self, v: Tensor, u: Tensor) -> Tensor:
+        r"""Return :math:`v + (v_\text{rest} - v + u)/\tau^\alpha`, on which ``"current"`` decides."""
+        return v + self._unit_gain(v.dtype) * (self.v_rest.to(v.dtype) - v + u)
+
+    def _unit_gain(self, dtype: torch.dtype) -> Tensor:
+        factors = self._orders()[1]
+        return (1 / sum(factors[1:], start=factors[0])).to(dtype)
 
     def initial_state(self, like: Tensor, v: float | Tensor | None = None) -> State:
         """Return the state of a neuron with no past.
@@ -229,7 +307,14 @@ class FractionalLIF(nn.Module):
             v: initial potential, broadcastable to ``like``; ``v_rest`` by default.
         """
         start = torch.as_tensor(self.v_rest if v is None else checks.real("v", v), dtype=torch.float64)
-        return State.at(start.to(like).expand(like.shape), self._kind)
+        if like.dtype in HALVES:
+            like = like.float()  # as the layer computes
+        v = start.to(like).expand(like.shape)
+        return State.at(v, self._kind, self._initial_extra(v))
+
+    def _initial_extra(self, like: Tensor) -> dict[str, Tensor | State]:
+        """Return what else the state has at the start; a subclass may have more."""
+        return {}
 
     @property
     def _kind(self) -> str:
@@ -238,55 +323,73 @@ class FractionalLIF(nn.Module):
     def _membrane(self, state: State, steps: int, dtype: torch.dtype) -> Membrane:
         count = len(state.past) + steps + 1
         v_rest = self.v_rest.to(dtype)
+        if self._modal:
+            return exact.membrane(self, state, v_rest)
         if self.method == EXACT:
             kernel = Propagator.kernel(self.alpha, self.tau, self.dt, count)
             return Propagator(state, v_rest, kernel, self.memory)
+        return self._differences(state, count, dtype)
+
+    def _differences(self, state: State, count: int, dtype: torch.dtype, leaky: bool = True) -> Differences:
         rule = SCHEMES[self.method]()
-        alpha, tau = self.alpha.double(), self.tau.double()
-        coefficients = rule.coefficients([alpha], [torch.ones_like(alpha)], self.dt, count)
+        alphas, factors = self._orders()
+        ones = [torch.ones_like(alpha) for alpha in alphas]
+        single = self.terms == 1  # then the kernel has the shape of alpha alone, whatever that of tau
+        scheme = rule.coefficients(alphas, ones if single else factors, self.dt, count)
         return Differences(
             state,
-            v_rest,
-            coefficients.kernel,
-            (coefficients.gain / tau**alpha).to(dtype),
+            self.v_rest.to(dtype),
+            scheme.kernel,
+            (scheme.gain / factors[0] if single else scheme.gain).to(dtype),
             self.memory,
             implicit=rule.implicit,
             overwrite=self.reset_memory == "overwrite",
+            leaky=leaky,
         )
 
+    def _orders(self) -> tuple[list[Tensor], list[Tensor]]:
+        r"""Return the orders, and the factors :math:`c_i \tau^{\alpha_i}` of their derivatives."""
+        alpha, tau = self.alpha.double(), self.tau.double()
+        if self.terms == 1:
+            return [alpha], [tau**alpha]
+        alphas = [a.expand(tau.shape) for a in alpha.unbind()]
+        return alphas, [c * tau**a for c, a in zip(self.coefficients.double(), alphas, strict=True)]
+
     def _check_current(self, current: Tensor) -> None:
-        checks.all_finite("current", current)
-        if current.dim() < 1 or len(current) < 1:
-            raise ValueError(f"`current` must have shape (T, B, *) with T >= 1, got {tuple(current.shape)}")
-        if self.size is not None and tuple(current.shape[1:][-len(self.size) :]) != self.size:
-            raise ValueError(
-                f"`current` must end in the neurons' shape {self.size}, got {tuple(current.shape)}"
-            )
+        check_current(current, self.size)
 
     def _check_state(self, state: State, current: Tensor) -> None:
-        if not isinstance(state, State):
-            raise TypeError(f"`state` must be a State, from run.state, got {type(state).__name__}")
-        if state.kind != self._kind:
-            raise ValueError(f"`state` must come from a {self._kind} neuron, got {state.kind}")
-        if state.v.shape != current.shape[1:] or state.v.dtype != current.dtype:
+        check_state(state, current, self._kind)
+        if state.extra.keys() != self._initial_extra(state.v).keys():
             raise ValueError(
-                f"`state` must match the current, {tuple(current.shape[1:])} of {current.dtype}; "
-                f"got {tuple(state.v.shape)} of {state.v.dtype}"
+                f"`state` must come from a {type(self).__name__}, got one with {sorted(state.extra)}"
             )
 
     def extra_repr(self) -> str:
         """Return the parameters, for printing."""
-        numbers = ", ".join(f"{name}={_short(getattr(self, name))}" for name in ("alpha", "tau", "threshold"))
         return (
-            f"{numbers}, dt={self.dt:g}, reset={self.reset!r}, reset_memory={self.reset_memory!r}, "
-            f"refractory={self.refractory:g}, method={self.method!r}"
+            f"{self._numbers()}, dt={self.dt:g}, reset={self.reset!r}, reset_memory={self.reset_memory!r}, "
+            f"refractory={self.refractory:g}, method={self.method!r}, memory={self.memory!r}, "
+            f"backend={self.backend!r}"
+        )
+
+    def _numbers(self) -> str:
+        later = self.__dict__.get("_later") or {}
+        return ", ".join(
+            f"{name}={LAZY if name in later else parameters.short(getattr(self, name))}"
+            for name in self.shown
         )
 
 
-def _method(method: str | None, reset_memory: str) -> str:
+def _method(method: str | None, reset_memory: str, terms: int) -> str:
     if method is None:
-        return "l1" if reset_memory == "overwrite" else EXACT
+        usual = EXACT if terms == 1 else "l1"
+        return {"overwrite": "l1", "current": "l1_explicit"}.get(reset_memory, usual)
     checks.one_of("method", method, (EXACT, *SCHEMES))
+    if method == EXACT and terms > 1:
+        raise ValueError(
+            "`method` must be a difference scheme with several orders, got 'exact': pass method='l1'"
+        )
     if method == EXACT and reset_memory == "overwrite":
         raise ValueError(
             "`method` must be a difference scheme with reset_memory='overwrite', which has no exact "
@@ -309,12 +412,7 @@ def _check_levels(reset: str, at: dict[str, Tensor]) -> None:
     for name in floors[reset]:
         if bool((at["threshold"] <= at[name]).any()):
             raise ValueError(
-                f"`threshold` must lie above `{name}`, got {_short(at['threshold'])} and {_short(at[name])}; "
+                f"`threshold` must lie above `{name}`, got {parameters.short(at['threshold'])} and "
+                f"{parameters.short(at[name])}; "
                 "set all potentials on one scale"
             )
-
-
-def _short(value: Tensor) -> str:
-    if value.dim() == 0:
-        return f"{value.item():.4g}"
-    return f"{value.min().item():.4g}..{value.max().item():.4g}"

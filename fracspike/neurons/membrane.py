@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fracspike.solvers import AdjointHistory, Memory, mittag_leffler
+from fracspike.solvers.weights import trapezoid_weights
 
 from .state import State
 
@@ -114,6 +115,60 @@ class Propagator(Membrane):
         return [*self._past.items, self._jump]
 
 
+class Integrator(Membrane):
+    r"""The exact solution without a leak: the fractional integral of the held drive.
+
+    .. math:: v_n = v_0 + \sum_{j \le n} c_{n-j}\, u_j + \sum_{t_k \le t_n} J_k, \qquad
+              c_m = \frac{(t_{m+1})^\alpha - (t_m)^\alpha}{\tau^\alpha\, \Gamma(1 + \alpha)}
+
+    A jump :math:`J_k` stays, since nothing draws the potential back. Written step by step, what a past
+    drive adds is the change of its :math:`c`, so that the potential itself need not be remembered.
+
+    Source: Podlubny (1999), Fractional Differential Equations, section 2.3.
+
+    Args:
+        state: where to start.
+        gain: :math:`c_0`, ``(*)`` float64.
+        kernel: :math:`(c_m - c_{m-1})/c_0`, and 1 at ``m = 0``: ``(count, *)`` float64.
+        memory: what is kept of the past drives.
+    """
+
+    def __init__(self, state: State, gain: Tensor, kernel: Tensor, memory: Memory) -> None:
+        self.v, self.drive = state.v, state.drive
+        self._gain = gain.to(state.v.dtype)
+        self._past = AdjointHistory(memory, kernel, state.v.dtype, state.past, keep=True)
+
+    @staticmethod
+    def coefficients(alpha: Tensor, tau: Tensor, dt: float, count: int) -> tuple[Tensor, Tensor]:
+        """Return gain and kernel, ``count`` long."""
+        alpha, tau = alpha.double(), tau.double()
+        gain = (dt / tau) ** alpha * torch.exp(-torch.lgamma(1 + alpha))
+        return gain, trapezoid_weights(alpha - 1, count)  # second differences of m**alpha
+
+    def advance(self, u: Tensor, clamped: Tensor | None) -> Tensor:
+        """See :class:`Membrane`."""
+        older = self._past.weighted_sum()
+        if clamped is not None:
+            u = torch.where(clamped, -older, u)
+        self.drive = u
+        v = self.v + self._gain * (u + older)
+        return v if clamped is None else torch.where(clamped, self.v, v)
+
+    def settle(self, before: Tensor, after: Tensor) -> None:
+        """See :class:`Membrane`."""
+        self._past.append(self.drive)
+        self.v = after
+
+    def forget(self, where: Tensor) -> None:
+        """See :class:`Membrane`."""
+        self._past.forget(where)
+
+    @property
+    def past(self) -> list[Tensor]:
+        """See :class:`Membrane`."""
+        return self._past.items
+
+
 class Differences(Membrane):
     r"""A difference scheme for the same equation; its memory holds increments of the potential.
 
@@ -124,6 +179,16 @@ class Differences(Membrane):
       outside the derivative (impulsive Caputo equation);
     - ``overwrite``: from after reset to after reset; the derivative sees the reset potential
       (Teka, Marinov and Santamaria 2014, PLoS Comput. Biol. 10(3):e1003526).
+
+    Args:
+        state: where to start.
+        v_rest: resting potential, to which it leaks.
+        kernel: of the scheme, ``(count, *)`` float64.
+        gain: what multiplies leak and drive, in the dtype of the run.
+        memory: what is kept of the past.
+        implicit: whether the leak is that of the new potential.
+        overwrite: see above.
+        leaky: if false, there is no leak.
     """
 
     def __init__(
@@ -136,15 +201,20 @@ class Differences(Membrane):
         *,
         implicit: bool,
         overwrite: bool,
+        leaky: bool = True,
     ) -> None:
         self.v, self.drive, self._v_rest = state.v, state.drive, v_rest
+        self._leaky = leaky
         self._past = AdjointHistory(memory, kernel, state.v.dtype, state.past, keep=True)
         self._gain, self._implicit, self._overwrite = gain, implicit, overwrite
 
     def advance(self, u: Tensor, clamped: Tensor | None) -> Tensor:
         """See :class:`Membrane`."""
+        self.drive = u
         base = self.v - self._past.weighted_sum()
-        if self._implicit:
+        if not self._leaky:
+            v = base + self._gain * u
+        elif self._implicit:
             v = (base + self._gain * (self._v_rest + u)) / (1 + self._gain)
         else:
             v = base + self._gain * (self._v_rest - self.v + u)

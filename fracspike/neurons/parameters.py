@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -67,9 +70,76 @@ def register(module: nn.Module, name: str, value: Tensor, range_: nn.Module | No
         parametrize.register_parametrization(module, name, range_)
 
 
+def register_all(
+    module: nn.Module,
+    values: Mapping[str, float | Tensor],
+    ranges: Mapping[str, nn.Module],
+    learned: Iterable[str],
+    size: tuple[int, ...] | None,
+) -> None:
+    """Register every value: a scalar, or of shape ``size`` if it is a tensor or learned."""
+    learned = set(learned)
+    for name, value in values.items():
+        own = size if name in learned or isinstance(value, Tensor) else None
+        register(module, name, expand(name, value, own), ranges.get(name), name in learned)
+
+
+def names(learn: str | Sequence[str], known: Iterable[str]) -> set[str]:
+    """Return the names to learn, each of which must be known."""
+    return {checks.one_of("learn", name, known) for name in ([learn] if isinstance(learn, str) else learn)}
+
+
+def common_shape(values: Iterable[Any], size: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    """Return ``size``, or the one shape that per-neuron values have; None if all are scalars.
+
+    Raises:
+        ValueError: if there are several shapes and no ``size``.
+    """
+    shapes = {tuple(v.shape) for v in values if isinstance(v, Tensor) and v.dim() > 0}
+    if size is None and len(shapes) > 1:
+        raise ValueError(f"per-neuron parameters must have one shape, got {sorted(shapes)}; pass size=...")
+    return shapes.pop() if size is None and shapes else size
+
+
+def terms(alpha: Any, coefficients: Any) -> tuple[float | Tensor, Tensor | None]:
+    """Return order and None, or the orders ``(k,)`` and coefficients ``(k,)`` of a multi-term equation.
+
+    Raises:
+        TypeError: if an entry is no number.
+        ValueError: if there is not one coefficient for each order, or one is out of range.
+    """
+    if not isinstance(alpha, list | tuple):
+        if coefficients is not None:
+            raise ValueError(
+                "`coefficients` must go with a list of orders, got one `alpha`; pass alpha=[...]"
+            )
+        return checks.order("alpha", alpha), None
+    count = 0 if coefficients is None else len(coefficients)
+    if count != len(alpha) or not count:
+        raise ValueError(
+            f"`coefficients` must be one for each order, got {count} for {len(alpha)}; "
+            "pass coefficients=[...] with alpha=[...]"
+        )
+    orders = [float(checks.order("alpha", a)) for a in alpha]
+    factors = [float(checks.real("coefficients", c, above=0.0)) for c in coefficients]
+    return torch.tensor(orders, dtype=torch.float64), torch.tensor(factors, dtype=torch.float64)
+
+
 def size_tuple(size: object) -> tuple[int, ...] | None:
     """Return ``size`` as a tuple of whole numbers; None stays None."""
     if size is None:
         return None
+    if isinstance(size, str):
+        raise ValueError(
+            f"`size` must be whole numbers, got {size!r}; "
+            "'lazy' goes with FractionalLIF, FractionalIF and FractionalLI"
+        )
     dims = size if isinstance(size, tuple | list | torch.Size) else (size,)
     return tuple(checks.positive_int("size", n) for n in dims)
+
+
+def short(value: Tensor) -> str:
+    """Return a number, or the range of several, for printing."""
+    if value.dim() == 0:
+        return f"{value.item():.4g}"
+    return f"{value.min().item():.4g}..{value.max().item():.4g}"

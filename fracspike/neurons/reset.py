@@ -18,11 +18,20 @@ class Levels(Protocol):
     v_rest: Tensor
     v_reset: Tensor
     threshold: Tensor
+    reset_scale: Tensor
 
 
 def subtract(v: Tensor, s: Tensor, at: Levels) -> Tensor:
-    r"""Soft reset, :math:`v - (\theta - v_\text{rest})\, s`: off goes the threshold's height above rest."""
-    return v - (at.threshold - at.v_rest).to(v.dtype) * s
+    r"""Soft reset, :math:`v - c\,(\theta - v_\text{rest})\, s`: off goes the threshold's height above rest.
+
+    The scale c is 1, unless a neuron of another library has it otherwise.
+    """
+    return v - height(at).to(v.dtype) * s
+
+
+def height(at: Levels) -> Tensor:
+    r"""Return what a soft reset takes off, :math:`c\,(\theta - v_\text{rest})`."""
+    return at.reset_scale * (at.threshold - at.v_rest)
 
 
 def to_value(v: Tensor, s: Tensor, at: Levels) -> Tensor:

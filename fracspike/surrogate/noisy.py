@@ -75,9 +75,21 @@ class NoisyThreshold(Surrogate):
         floating(x)
         if not self.training:
             return super().forward(x)
+        return self.given(x, self.draw(x))
+
+    @property
+    def hard(self) -> bool:
+        """Whether training returns zeros and ones."""
+        return self.mode in HARD
+
+    def draw(self, x: Tensor) -> Tensor | None:
+        """Return the noise of one training call for ``x``; None where the mode has none."""
+        return None if self.mode == "meanfield" else logistic_noise(x, self.generator)
+
+    def given(self, x: Tensor, noise: Tensor | None) -> Tensor:
+        """Return what training returns for a noise drawn before, with `draw`."""
         work = x.to(noise_dtype(x.dtype))
-        noise = None if self.mode == "meanfield" else logistic_noise(x, self.generator)
-        if self.mode not in HARD:
+        if not self.hard:
             return self._smooth(work, noise).to(x.dtype)
         assert noise is not None
         smooth = self._smooth(work, noise)

@@ -147,6 +147,17 @@ def aliases() -> dict[str, str]:
     return {name: _peers[name].family.name for name in sorted(_peers)}
 
 
+def peer_parameters(name: str) -> list[str]:
+    """Return the names of the parameters of another library's surrogate, such as ``"snntorch.atan"``.
+
+    Example:
+        >>> from fracspike.surrogate.registry import peer_parameters
+        >>> peer_parameters("snntorch.atan")
+        ['alpha']
+    """
+    return list(_peers[_lookup(name)].parameters())
+
+
 def family_of(name: str) -> type[Surrogate]:
     """Return the class registered under a canonical name."""
     return _families[_lookup(name)]

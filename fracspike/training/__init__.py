@@ -1,8 +1,9 @@
 """Training on real data: tasks by name, one file and one registry line each.
 
 The parts know little of each other, so that each can be replaced alone: a task brings data and a
-network (``task``, ``digits``), the loop learns (``loop``), the checkpoint keeps (``checkpoint``), the
-figures show (``figures``), and ``run`` puts them together.
+network (``task``, ``digits``), the engine learns (``engine``) on the machine there is (``machine``), the
+checkpoint keeps (``checkpoint``), the figures show (``figures``), and ``run`` puts them together.
+Experiments use :func:`fit` alone.
 """
 
 from __future__ import annotations
@@ -11,11 +12,16 @@ import importlib
 
 from fracspike.solvers import checks
 
+from .engine import Fitted, Whole, fit
+from .machine import Machine
+from .noise import Dropout, Noise
+from .settings import Settings
 from .task import Data, Images, Options, Task
 
 #: name -> module that holds it as ``TASK``; imported only when asked for
 TASKS = {
     "digits": "fracspike.training.digits",
+    "fashion-mnist": "fracspike.training.fashion_mnist",
 }
 
 
@@ -39,4 +45,18 @@ def get(name: str) -> Task:
     return task
 
 
-__all__ = ["TASKS", "Data", "Images", "Options", "Task", "get"]
+__all__ = [
+    "TASKS",
+    "Data",
+    "Dropout",
+    "Fitted",
+    "Images",
+    "Machine",
+    "Noise",
+    "Options",
+    "Settings",
+    "Task",
+    "Whole",
+    "fit",
+    "get",
+]

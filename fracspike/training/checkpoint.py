@@ -1,23 +1,34 @@
-"""A training on disk: written whole or not at all, and read with suspicion."""
+"""A training on disk: written whole or not at all, and read with suspicion.
+
+The newest checkpoint and the one before it are kept. Each is written to a temporary file, forced to
+the disk, then renamed, and so is the renaming; whenever the process or the machine stops, there is a
+whole one.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+import shutil
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fracspike.files import replacing
+from fracspike.files import replacing, sync_folder
 
-FORMAT = 1
+FORMAT = 2
 NAME = "checkpoint.pt"
-PREVIOUS = "checkpoint.previous.pt"
+BEFORE = "checkpoint.before.pt"  # of the same training
+PREVIOUS = "checkpoint.previous.pt"  # of an earlier one
+DAMAGED = "checkpoint.damaged.pt"
 
 
 def save(path: Path, config: dict[str, Any], state: dict[str, Any]) -> None:
-    """Write a checkpoint; the one before survives any failure.
+    """Write a checkpoint; the one before is kept under another name, and survives any failure.
 
     Args:
         path: where to; the folder exists.
@@ -26,10 +37,13 @@ def save(path: Path, config: dict[str, Any], state: dict[str, Any]) -> None:
     """
     with replacing(path) as temporary:
         torch.save({"format": FORMAT, "config": config, "state": state}, temporary)
+        if path.exists():
+            with replacing(path.with_name(BEFORE)) as second:
+                _second_name(path, second)
 
 
 def load(path: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """Read a checkpoint; the file is never changed.
+    """Read a checkpoint, or the one before if it is damaged; no content is ever changed.
 
     Args:
         path: where it is.
@@ -39,11 +53,18 @@ def load(path: Path, config: dict[str, Any]) -> dict[str, Any]:
         The state.
 
     Raises:
-        ValueError: if there is none, it is damaged, or it was made with another ``config``.
+        ValueError: if there is none, it is damaged and so is the one before, or it was made with another
+            ``config``.
+
+    Warns:
+        UserWarning: if the one before is taken; the damaged one then has another name.
     """
-    if not path.exists():
+    if not exists(path):
         raise ValueError(f"no checkpoint to resume from at {path}; start without --resume")
-    content = _read(path)
+    try:
+        content = _read(path)
+    except ValueError as error:
+        content = _instead(path, error)
     made_with = content["config"]
     different = [
         f"{name}={made_with.get(name)} (now {config.get(name)})"
@@ -59,12 +80,36 @@ def load(path: Path, config: dict[str, Any]) -> dict[str, Any]:
     return state
 
 
+def exists(path: Path) -> bool:
+    """Tell whether there is a checkpoint, or the one before it, to be loaded from ``path``."""
+    return path.exists() or path.with_name(BEFORE).exists()
+
+
 def damaged(path: Path, reason: object) -> ValueError:
     """Return the error that says what to do with a checkpoint that is no use."""
     return ValueError(
         f"the checkpoint {path} is damaged or not one of fracspike's ({reason}); it is left as it is: "
         "put back a copy, or start without --resume, which keeps it under another name"
     )
+
+
+def _instead(path: Path, error: ValueError) -> dict[str, Any]:
+    """Return the checkpoint before a damaged one, which makes way so that it is not taken for a good one."""
+    before = path.with_name(BEFORE)
+    try:
+        content = _read(before)
+    except ValueError:
+        raise error from None
+    aside = path.with_name(DAMAGED)
+    if path.exists():
+        path.replace(aside)
+    before.replace(path)
+    sync_folder(path.parent)
+    warnings.warn(
+        f"the newest checkpoint {path} was damaged and is now {aside.name}; going on from the one before it",
+        stacklevel=2,
+    )
+    return content
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -99,4 +144,15 @@ def set_aside(path: Path) -> Path | None:
     """
     if not path.exists():
         return None
-    return path.replace(path.with_name(PREVIOUS))
+    previous = path.replace(path.with_name(PREVIOUS))
+    path.with_name(BEFORE).unlink(missing_ok=True)
+    return previous
+
+
+def _second_name(path: Path, second: Path) -> None:
+    """Give a file a second name; where that cannot be, copy it."""
+    second.unlink()
+    with contextlib.suppress(OSError):
+        os.link(path, second)
+        return
+    shutil.copyfile(path, second)

@@ -2,73 +2,114 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from .machine import DEVICES, PRECISIONS, is_helper
 from .task import Options
 
 if TYPE_CHECKING:
-    from .loop import Epoch
+    from .classify import Epoch
     from .run import Outcome
 
 DEFAULT = Options()
 LOG_EVERY = 5  # epochs, where there is no terminal to draw a progress bar on
+OWN = "by default the task's own"
+
+
+def option(flag: str, kind: type, text: str) -> Callable[..., Any]:
+    """Return a command line option that is None if it is not given."""
+    return click.option(flag, type=kind, default=None, help=text)
 
 
 @click.command()
 @click.argument("task")
-@click.option(
-    "--epochs", default=DEFAULT.epochs, show_default=True, help="Passes through the training images."
-)
-@click.option("--alpha", default=DEFAULT.alpha, show_default=True, help="Caputo order in (0, 1].")
-@click.option("--lr", default=DEFAULT.lr, show_default=True, help="Learning rate of Adam.")
-@click.option("--batch-size", default=DEFAULT.batch_size, show_default=True, help="Images per step.")
-@click.option("--hidden", default=DEFAULT.hidden, show_default=True, help="Neurons per hidden layer.")
-@click.option(
-    "--surrogate", default=DEFAULT.surrogate, show_default=True, help="Surrogate gradient, by name."
-)
+@option("--epochs", int, f"Passes through the training images; {OWN}, {DEFAULT.epochs} for digits.")
+@option("--alpha", float, f"Caputo order in (0, 1]; {OWN}, {DEFAULT.alpha} for digits.")
+@option("--lr", float, f"Learning rate of Adam; {OWN}, {DEFAULT.lr} for digits.")
+@option("--batch-size", int, f"Images per step, over all processes; {OWN}, {DEFAULT.batch_size} for digits.")
+@option("--hidden", int, f"Neurons per hidden layer; {OWN}, {DEFAULT.hidden} for digits.")
+@option("--surrogate", str, f"Surrogate gradient, by name; {OWN}, {DEFAULT.surrogate} for digits.")
+@option("--network", str, "Which of the task's networks, where there are several.")
 @click.option("--seed", default=DEFAULT.seed, show_default=True, help="Seed of every random draw.")
+@option("--patience", int, "Stop after so many epochs without a better one.")
+@option("--clip", float, "Largest norm of the gradient.")
+@option("--accumulate", int, "Compute each batch in so many parts, over all processes.")
+@option("--precision", click.Choice(list(PRECISIONS)), "32, or bf16 for autocast.")  # type: ignore[arg-type]
+@click.option("--device", type=click.Choice(list(DEVICES)), default="cpu", show_default=True)
+@click.option("--processes", default=1, show_default=True, help="Processes; torchrun brings its own.")
+@option("--threads", int, f"Threads of each process; by default {DEFAULT.threads}.")
+@option("--data", str, "Folder of the data set; by default it is found or fetched.")
 @click.option("--out", default="runs", show_default=True, help="Folder; results go to OUT/TASK.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in OUT/TASK; same options.")
+@click.option("--save-every", default=60.0, show_default=True, help="Seconds, for checkpoints in an epoch.")
+@click.option("--tensorboard", is_flag=True, help="Write curves for TensorBoard to OUT/TASK/tensorboard.")
 @click.option("--compare", "control", is_flag=True, help="Train the memoryless control, alpha = 1, too.")
-def train(task: str, out: str, resume: bool, control: bool, **options: float | int | str) -> None:
+def train(
+    task: str,
+    out: str,
+    resume: bool,
+    control: bool,
+    device: str,
+    processes: int,
+    data: str | None,
+    save_every: float,
+    tensorboard: bool,
+    **options: float | int | str | None,
+) -> None:
     """Train a fractional spiking network on real data, TASK; for example: digits.
 
-    Keeps a checkpoint after every epoch. Writes results.json, history.csv and figures; the test
-    images are named once, with the weights that were best on the validation images.
+    Keeps a checkpoint after every epoch, and within long ones. Writes results.json, history.csv and
+    figures; the test images are named once, with the weights that were best on the validation images.
     """
     from fracspike import training
 
     from . import run
 
-    chosen = Options(**options)  # type: ignore[arg-type]
     entry = training.get(task)
+    chosen = entry.options(**options)
     if control and chosen.alpha == 1:
         raise ValueError("`--compare` needs `alpha` below 1, got 1: it is the control itself")
     folder = Path(out) / entry.name
-    jobs = [(chosen, folder, resume)]
-    if control:
-        beside = folder / "control"
-        if not resume:  # now, so that --resume after an interruption cannot meet the one of an earlier run
-            run.set_aside(beside)
-        jobs.append((replace(chosen, alpha=1.0), beside, resume and run.can_resume(beside)))
-    click.echo(
-        f"{entry.title}\n{entry.source}\nseed {chosen.seed}; a checkpoint after each epoch in {folder}"
-    )
-    outcomes = {}
-    for job, place, again in jobs:
-        with _progress(job) as show, _interruptible(place):
-            outcomes[f"alpha {job.alpha:g}"] = run.train(entry, job, place, resume=again, on_epoch=show)
-    click.echo("\n" + summary(outcomes.values()))
-    if control:
-        run.compare(entry, outcomes, folder)
-    click.echo(f"\nresults, history and figures in {folder}")
+    with _speaking(), _interruptible(folder):
+        machine = training.Machine(device, chosen.precision, processes)
+        jobs = [(chosen, folder, resume)]
+        if control:
+            beside = folder / "control"
+            if not resume and machine.leads:  # now, so that --resume cannot meet the one of an earlier run
+                run.set_aside(beside)
+            jobs.append((replace(chosen, alpha=1.0), beside, resume and run.can_resume(beside)))
+        click.echo(
+            f"{entry.title}\n{entry.source}\nseed {chosen.seed}; a checkpoint after each epoch in {folder}"
+        )
+        outcomes = {}
+        for job, place, again in jobs:
+            with _progress(job) as (on_epoch, on_step):
+                outcomes[f"alpha {job.alpha:g}"] = run.train(
+                    entry,
+                    job,
+                    place,
+                    resume=again,
+                    data=None if data is None else Path(data),
+                    machine=machine,
+                    tensorboard=tensorboard,
+                    save_every=save_every,
+                    on_epoch=on_epoch,
+                    on_step=on_step,
+                )
+        click.echo("\n" + summary(outcomes.values()))
+        if control and machine.leads:
+            run.compare(entry, outcomes, folder)
+        click.echo(f"\nresults, history and figures in {folder}")
 
 
 def summary(outcomes: Iterable[Outcome]) -> str:
@@ -87,9 +128,12 @@ def summary(outcomes: Iterable[Outcome]) -> str:
     return "\n".join(lines)
 
 
+Shows = tuple[Callable[["Epoch"], None], Callable[[float], None]]
+
+
 @contextmanager
-def _progress(options: Options) -> Iterator[Callable[[Epoch], None]]:
-    """Give a function that shows each epoch: as a bar on a terminal, else as a line now and then."""
+def _progress(options: Options) -> Iterator[Shows]:
+    """Give functions that show epochs and steps: as a bar on a terminal, else as a line now and then."""
     from tqdm import tqdm
 
     name = f"alpha {options.alpha:g}"
@@ -97,21 +141,23 @@ def _progress(options: Options) -> Iterator[Callable[[Epoch], None]]:
     size = {"ncols": min(shutil.get_terminal_size().columns, 110), "nrows": 20}
     with tqdm(total=options.epochs, desc=name, unit="epoch", disable=None, **size) as bar:
 
-        def show(epoch: Epoch) -> None:
+        def on_step(done: float) -> None:
             if bar.n == 0:
-                bar.initial = bar.n = epoch.epoch - 1  # those before a resumption took no time now
+                bar.initial = bar.n = int(done - 1e-9)  # those before a resumption took no time now
+            bar.update(round(done - bar.n, 2))
+
+        def on_epoch(epoch: Epoch) -> None:
             text = f"loss {epoch.training_loss:.3f}, validation {epoch.validation_accuracy:.1%}"
-            bar.set_postfix_str(text, refresh=False)
-            bar.update()
+            bar.set_postfix_str(text)
             if bar.disable and (epoch.epoch % LOG_EVERY == 0 or epoch.epoch == options.epochs):
                 click.echo(f"{name}, epoch {epoch.epoch} of {options.epochs}: {text}")
 
-        yield show
+        yield on_epoch, on_step
 
 
 @contextmanager
 def _interruptible(folder: Path) -> Iterator[None]:
-    """Say on Ctrl-C that nothing is lost; the checkpoint of the last whole epoch is on disk."""
+    """Say on Ctrl-C that nothing is lost; the checkpoint of the last whole epoch, or later, is on disk."""
     try:
         yield
     except KeyboardInterrupt:
@@ -121,3 +167,21 @@ def _interruptible(folder: Path) -> Iterator[None]:
             err=True,
         )
         raise SystemExit(130) from None
+
+
+@contextmanager
+def _speaking() -> Iterator[None]:
+    """Let warnings be one line each; and of several processes only the leading one speak."""
+    with contextlib.ExitStack() as stack:
+        if is_helper():
+            nowhere = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(contextlib.redirect_stdout(nowhere))
+            stack.enter_context(contextlib.redirect_stderr(nowhere))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.showwarning = lambda message, *_: click.echo(f"fracspike: {message}", err=True)
+        try:
+            yield
+        except Exception:
+            if is_helper():  # the leading process says it
+                raise SystemExit(1) from None
+            raise

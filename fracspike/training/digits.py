@@ -6,12 +6,13 @@ current. What a neuron knows of the rows before is in its membrane and its memor
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from fracspike.neurons import FractionalLIF
-from fracspike.solvers import mittag_leffler
-
+from .blocks import Raster, neurons, scaled
+from .noise import Dropout, Noise
 from .task import Data, Options, Task, split
 
 ROWS = COLUMNS = 8
@@ -21,18 +22,22 @@ TAU = 4.0  # rows: half an image
 NOISE = 0.2  # standard deviation, where black is 0 and white is 1
 
 
-def load(seed: int) -> Data:
+def load(seed: int, folder: Path | None = None) -> Data:
     """Return scikit-learn's bundled digits, ``(8, N, 8)`` between 0 and 1, split by ``seed``.
 
     Args:
         seed: decides which image falls into which part.
+        folder: must be None, as the images come with scikit-learn.
 
     Returns:
         70 % for training, 10 % for validation, 20 % for testing, every digit in proportion.
 
     Raises:
+        ValueError: if a folder is given.
         ImportError: if scikit-learn, which brings the images, is not installed.
     """
+    if folder is not None:
+        raise ValueError("`data` must not be given for 'digits', which come with scikit-learn; leave it out")
     try:
         from sklearn.datasets import load_digits  # here, because a neuron needs no data set
     except ImportError as error:
@@ -43,26 +48,6 @@ def load(seed: int) -> Data:
     pixels, labels = load_digits(return_X_y=True)
     images = torch.as_tensor(pixels, dtype=torch.float32).reshape(-1, ROWS, COLUMNS) / 16
     return split(images.transpose(0, 1), torch.as_tensor(labels), (VALIDATION, TEST), seed)
-
-
-class Noise(nn.Module):
-    """Adds Gaussian noise while training, so that so few images are not learnt by heart."""
-
-    def __init__(self, deviation: float) -> None:
-        super().__init__()
-        self.deviation = deviation
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return ``x``, with noise in training mode."""
-        return x + self.deviation * torch.randn_like(x) if self.training else x
-
-
-class Raster(nn.Module):
-    """Lays out which neuron spiked when: ``(T, N, H) -> (N, T * H)``."""
-
-    def forward(self, spikes: Tensor) -> Tensor:
-        """Return the spikes of each image in one row."""
-        return spikes.transpose(0, 1).flatten(1)
 
 
 def network(options: Options) -> nn.Module:
@@ -83,35 +68,15 @@ def network(options: Options) -> nn.Module:
     hidden = options.hidden
     return nn.Sequential(
         Noise(NOISE),
-        _linear(COLUMNS, hidden),
-        _neurons(options),
-        nn.Dropout(0.2),
-        _linear(hidden, hidden),
-        _neurons(options),
-        nn.Dropout(0.2),
+        scaled(nn.Linear(COLUMNS, hidden)),
+        neurons(options, TAU),
+        Dropout(0.2),
+        scaled(nn.Linear(hidden, hidden)),
+        neurons(options, TAU),
+        Dropout(0.2),
         Raster(),
         nn.Linear(ROWS * hidden, len(CLASSES)),
     )
-
-
-def _neurons(options: Options) -> FractionalLIF:
-    """Return neurons that a unit current takes from rest to the threshold in one step, for any alpha.
-
-    Orders are compared at equal drive that way: otherwise a larger alpha would also mean a
-    smaller response to a single row, and fewer spikes.
-    """
-    order = torch.tensor(options.alpha, dtype=torch.float64)
-    decay = mittag_leffler(-((1.0 / TAU) ** order), order)
-    return FractionalLIF(
-        alpha=options.alpha, tau=TAU, resistance=1.0 / (1.0 - decay), surrogate=options.surrogate
-    )
-
-
-def _linear(inputs: int, outputs: int) -> nn.Linear:
-    layer = nn.Linear(inputs, outputs)
-    with torch.no_grad():
-        layer.weight *= 2.0  # torch's own scale leaves most neurons silent, hence without a gradient
-    return layer
 
 
 TASK = Task(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fracspike.plots import blank
 
-from .loop import Epoch, best_of
+from .classify import Epoch, best_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

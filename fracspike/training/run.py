@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fracspike.experiments.report import Run, versions
-from fracspike.files import output_folder, write_json
-from fracspike.threads import one_thread
+from fracspike.files import locked, output_folder, replacing, write_json
+from fracspike.threads import threads
 
-from . import checkpoint, figures
-from .loop import Epoch, Training, confusion, fit
+from . import checkpoint, figures, randomness
+from .board import board
+from .classify import SMOOTHING, Batches, Epoch, Measure, confusion, loss
+from .engine import fit
+from .machine import Machine
+from .settings import Settings
 from .task import Options, Task
+
+BEGUN = "begun.json"  # the options of the training in a folder
 
 
 @dataclass(frozen=True)
@@ -28,6 +38,7 @@ class Outcome:
         best: the epoch whose weights were taken, by the validation part alone.
         confusion: counts on the test part; rows are true classes, columns are answers.
         seconds: time spent training, over all runs that it took.
+        weights: SHA-256 of the weights.
     """
 
     options: Options
@@ -35,6 +46,7 @@ class Outcome:
     best: Epoch
     confusion: Tensor
     seconds: float
+    weights: str
 
     @property
     def test_accuracy(self) -> float:
@@ -48,11 +60,16 @@ def train(
     folder: Path,
     *,
     resume: bool = False,
+    data: Path | None = None,
+    machine: Machine | None = None,
+    tensorboard: bool = False,
+    save_every: float = 60.0,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    on_step: Callable[[float], None] = lambda done: None,
 ) -> Outcome:
     """Train a network and write checkpoint, history, results and figures to ``folder``.
 
-    Neither reads nor changes torch's random state and number of threads: the outcome depends on
+    Neither reads nor changes the random states and torch's number of threads: the outcome depends on
     the options alone, also when the training was interrupted and resumed.
 
     Args:
@@ -60,7 +77,12 @@ def train(
         options: see :class:`Options`.
         folder: made if need be.
         resume: go on from the checkpoint in ``folder``; otherwise an earlier one is set aside.
+        data: folder of the data set; by default it is found or fetched.
+        machine: processes and device, of the options' precision; by default the processor alone.
+        tensorboard: write curves for TensorBoard too.
+        save_every: seconds between checkpoints within an epoch.
         on_epoch: told of each epoch, after it has been kept on disk.
+        on_step: told how many epochs are done, with the share of the present one.
 
     Returns:
         The outcome of the best epoch.
@@ -70,28 +92,75 @@ def train(
             missing, damaged or of other options.
         RuntimeError: if the training diverges; what was kept until then stays.
     """
-    path = folder / checkpoint.NAME
-    config = {"task": task.name, **asdict(options)}
-    with one_thread(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(options.seed)
-        training = Training(task.network(options), options)
+    options = task.options(**asdict(options))
+    with threads(options.threads), randomness.preserved(), ExitStack() as stack:
+        machine = Machine("cpu", options.precision) if machine is None else machine
         output_folder(folder)
-        if resume:
-            _restore(training, path, config)
-        else:  # before the data are loaded, which may take a while: --resume works from here on
-            set_aside(folder)
-            checkpoint.save(path, config, training.state())
-        data = task.load(options.seed)
-        fit(training, data, lambda state: checkpoint.save(path, config, state), on_epoch)
-        counts = confusion(training.network, data.test, len(task.classes))
-    outcome = Outcome(options, training.history, training.best_epoch, counts, training.seconds)
-    _write(task, outcome, folder)
+        show = stack.enter_context(board(folder)) if tensorboard and machine.leads else None
+        config = {"task": task.name, **asdict(options)}
+        randomness.seed_everything(options.seed)
+        network = task.network(options)
+        if machine.leads:
+            resume = _begin(folder, config, resume)
+        resume = machine.broadcast(resume)
+        images = task.load(options.seed, data)
+
+        def tell(record: Mapping[str, float]) -> None:
+            if show is not None:
+                show(record)
+            on_epoch(Epoch.of(record))
+
+        fitted = fit(
+            network,
+            Batches(images.training),
+            loss,
+            settings(options),
+            folder,
+            validate=Measure(images, machine),
+            config=config,
+            resume=resume,
+            machine=machine,
+            save_every=save_every,
+            on_epoch=tell,
+            on_step=on_step,
+        )
+        counts = confusion(network, images.test, len(task.classes), machine)
+        history = [Epoch.of(record) for record in fitted.history]
+        outcome = Outcome(options, history, Epoch.of(fitted.best), counts, fitted.seconds, digest(network))
+        if machine.leads:
+            _write(task, outcome, folder, machine)
+        machine.barrier()
     return outcome
+
+
+def settings(options: Options) -> Settings:
+    """Return the engine's settings for the options of a training."""
+    return Settings(
+        epochs=options.epochs,
+        lr=options.lr,
+        batch_size=options.batch_size,
+        clip=options.clip,
+        accumulate=options.accumulate,
+        schedule="cosine",  # the last epochs only polish
+        smoothing=SMOOTHING,
+        patience=options.patience,
+        seed=options.seed,
+    )
+
+
+def digest(network: nn.Module) -> str:
+    """Return the SHA-256 of a network's weights: equal if and only if they agree to the last bit."""
+    summed = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        array = value.detach().cpu().contiguous()
+        summed.update(f"{name} {array.dtype} {tuple(array.shape)};".encode())
+        summed.update(array.flatten().view(torch.uint8).numpy().tobytes())
+    return summed.hexdigest()
 
 
 def can_resume(folder: Path) -> bool:
     """Tell whether ``folder`` holds a checkpoint."""
-    return (folder / checkpoint.NAME).exists()
+    return checkpoint.exists(folder / checkpoint.NAME)
 
 
 def set_aside(folder: Path) -> None:
@@ -99,15 +168,22 @@ def set_aside(folder: Path) -> None:
     checkpoint.set_aside(folder / checkpoint.NAME)
 
 
-def _restore(training: Training, path: Path, config: dict[str, object]) -> None:
-    state = checkpoint.load(path, config)
-    try:
-        training.restore(state)
-    except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
-        raise checkpoint.damaged(path, type(error).__name__) from error
+def _begin(folder: Path, config: dict[str, Any], resume: bool) -> bool:
+    """Make way for a new training; return whether there is a checkpoint to resume from.
+
+    Said on disk before the data are loaded, which may take a while: --resume works from here on.
+    """
+    begun = folder / BEGUN
+    with locked(folder):
+        if resume:  # unless it was killed before the first checkpoint: the beginning is where it was
+            return can_resume(folder) or not begun.exists() or begun.read_text() != json.dumps(config)
+        set_aside(folder)
+        with replacing(begun) as temporary:
+            temporary.write_text(json.dumps(config))
+    return False
 
 
-def _write(task: Task, outcome: Outcome, folder: Path) -> None:
+def _write(task: Task, outcome: Outcome, folder: Path, machine: Machine) -> None:
     options, best = outcome.options, outcome.best
     content = {
         "task": task.name,
@@ -122,7 +198,9 @@ def _write(task: Task, outcome: Outcome, folder: Path) -> None:
             "test": outcome.test_accuracy,
         },
         "confusion": outcome.confusion.tolist(),
+        "weights_sha256": outcome.weights,
         "seconds": round(outcome.seconds, 2),
+        "machine": {"device": machine.device.type, "processes": machine.world},
         "versions": versions(),
     }
     run = Run(folder, seed=options.seed)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from fracspike.solvers import checks
+
+from .machine import PRECISIONS
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,12 @@ class Options:
         hidden: neurons per hidden layer.
         surrogate: name of the surrogate gradient.
         seed: of the split, the initial weights, the order of the batches and the noise.
+        network: which of the task's networks; empty for its first.
+        patience: epochs without a better one after which to stop; None never to.
+        clip: largest norm of the gradient; None for no limit.
+        accumulate: parts in which each batch is computed, over all processes.
+        precision: ``"32"``, or ``"bf16"`` for autocast.
+        threads: that torch may use in each process.
 
     Raises:
         TypeError: if a value is of the wrong kind.
@@ -37,10 +46,21 @@ class Options:
     hidden: int = 256
     surrogate: str = "atan"
     seed: int = 0
+    network: str = ""
+    patience: int | None = None
+    clip: float | None = None
+    accumulate: int = 1
+    precision: str = "32"
+    threads: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "hidden"):
+        for name in ("epochs", "batch_size", "hidden", "accumulate", "threads"):
             checks.positive_int(name, getattr(self, name))
+        if self.patience is not None:
+            checks.positive_int("patience", self.patience)
+        if self.clip is not None:
+            checks.real("clip", self.clip, above=0.0)
+        checks.one_of("precision", self.precision, PRECISIONS)
         checks.positive_int("seed", self.seed, at_least=0)
         checks.order("alpha", self.alpha)
         checks.real("lr", self.lr, above=0.0, at_most=100.0, remedy="0.005 is a good start")
@@ -70,17 +90,43 @@ class Task:
         title: one line.
         source: where the data come from.
         classes: names of the classes, in the order of the labels.
-        load: returns the data, split by the seed it is given.
+        load: returns the data, split by the seed it is given, from the folder it is given; of None it is
+            to find the data by itself.
         network: returns a network that maps inputs ``(T, N, F)`` to class scores ``(N, classes)``,
             initialised from torch's random state.
+        networks: what ``Options.network`` may be; the first is the default. Empty if there is one only.
+        defaults: options that differ from those of :class:`Options`, by name.
     """
 
     name: str
     title: str
     source: str
     classes: Sequence[str]
-    load: Callable[[int], Data]
+    load: Callable[[int, Path | None], Data]
     network: Callable[[Options], nn.Module]
+    networks: Sequence[str] = ()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    def options(self, **chosen: Any) -> Options:
+        """Return the options of a training: those chosen, otherwise the task's, otherwise the common.
+
+        Args:
+            chosen: options by name; None stands for the default.
+
+        Raises:
+            TypeError: if a value is of the wrong kind, or there is no such option.
+            ValueError: if one is out of range, or the task has no such network.
+        """
+        given = {name: value for name, value in chosen.items() if value is not None}
+        options = Options(**{**self.defaults, **given})
+        if self.networks:
+            network = checks.one_of("network", options.network or self.networks[0], self.networks)
+            return replace(options, network=network)
+        if options.network:
+            raise ValueError(
+                f"`network` must be left out, as {self.name!r} has one only; got {options.network!r}"
+            )
+        return options
 
 
 def split(inputs: Tensor, labels: Tensor, fractions: tuple[float, float], seed: int) -> Data:

@@ -16,8 +16,8 @@ class Past(ABC):
     """The remembered past of one run; items have the shape of the state."""
 
     @abstractmethod
-    def append(self, item: Tensor) -> None:
-        """Remember ``item`` as the newest."""
+    def append(self, item: Tensor, less: Tensor | None = None) -> None:
+        """Remember ``item``, or ``item - less``, as the newest."""
 
     @abstractmethod
     def weighted_sum(self) -> Tensor:
@@ -28,8 +28,11 @@ class Past(ABC):
         """Erase the past of the states for which ``where`` is true."""
 
     @abstractmethod
-    def pair(self, item: Tensor) -> None:
-        """Take note that the current sum was multiplied by ``item``: for the gradient in the weights."""
+    def pair(self, item: Tensor, less: Tensor | None = None) -> None:
+        """Take note that the current sum was multiplied by ``item``, or ``item - less``.
+
+        For the gradient in the weights.
+        """
 
     @abstractmethod
     def paired(self) -> Tensor:
@@ -41,7 +44,7 @@ class Memory(ABC):
 
     @abstractmethod
     def weights(self, kernel: Tensor, dtype: torch.dtype) -> Tensor:
-        """Return what a run needs of the kernel, differentiable in it.
+        """Return what a run needs of the kernel, float64 and differentiable in it.
 
         Args:
             kernel: ``(count, *)`` float64; ``kernel[m]`` weighs the item of ``m`` steps ago.
@@ -53,8 +56,8 @@ class Memory(ABC):
         return weights
 
     @abstractmethod
-    def begin(self, weights: Tensor, count: int) -> Past:
-        """Start a run of at most ``count`` items with ``weights`` from :meth:`weights`."""
+    def begin(self, weights: Tensor, count: int, dtype: torch.dtype) -> Past:
+        """Start a run of at most ``count`` items of ``dtype`` with ``weights`` from :meth:`weights`."""
 
 
 def weigh(weights: Tensor, items: Tensor) -> Tensor:

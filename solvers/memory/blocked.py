@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from .. import checks
-from .base import Memory, Past, per_element, weigh
-from .full import BufferPast
+from .base import Memory, Past, per_element
+from .blocks import BLOCK
+from .full import KeptPast
 
 FOURIER = 512  # from this stretch on a Fourier transform beats a matrix product (measured)
 
@@ -31,66 +32,56 @@ class Blocked(Memory):
     Blocked(size=32)
     """
 
-    size: int = 64
+    size: int = BLOCK
 
     def __post_init__(self) -> None:
         checks.positive_int("size", self.size)
 
     def weights(self, kernel: Tensor, dtype: torch.dtype) -> Tensor:
         """Return the kernel itself."""
-        return kernel.to(dtype)
+        return kernel
 
-    def begin(self, weights: Tensor, count: int) -> Past:
+    def begin(self, weights: Tensor, count: int, dtype: torch.dtype) -> Past:
         """Start a run; see :class:`Memory`."""
-        return _BlockedPast(weights, count, self.size)
+        return _BlockedPast(weights.to(dtype), count, self.size)
 
 
-class _BlockedPast(BufferPast):
+class _BlockedPast(KeptPast):
     def __init__(self, weights: Tensor, count: int, size: int) -> None:
-        super().__init__(weights, count)
+        super().__init__(weights, count, size)
         self._weights = weights
-        self._size = size
-        self._ahead: Tensor | None = None  # what finished stretches add to the sums still to come
+        self._ahead: Tensor | None = None  # what older blocks add to the sums still to come
 
-    def append(self, item: Tensor) -> None:
-        super().append(item)
+    def _finish(self, block: Tensor) -> Tensor:
+        assert self._buffer is not None
         if self._ahead is None:
-            self._ahead = item.new_zeros((self._room + 1, *item.shape))
-        blocks, rest = divmod(self._count, self._size)
-        if rest == 0:  # the longest stretch that ends here: the lowest bit of the number of blocks
-            self._push((blocks & -blocks) * self._size)
+            self._ahead = torch.zeros_like(self._buffer)
+        self._finished += self._size
+        blocks = self._finished // self._size
+        length = (blocks & -blocks) * self._size  # the longest stretch that ends here
+        items = self._buffer[self._finished - length : self._finished]
+        targets = self._ahead[self._finished : self._finished + length]
+        targets += _act(self._weights[2 : 2 * length + 1], items.reshape(-1, *self._state), len(targets))
+        return self._ahead[self._finished : self._finished + self._size]
 
-    def _push(self, length: int) -> None:
-        assert self._ahead is not None
-        items = self.items[self._count - length :]
-        targets = self._ahead[self._count : self._count + length]
-        if len(targets):
-            targets += _act(self._weights[1 : 2 * length], items, len(targets))
-
-    def weighted_sum(self) -> Tensor:
-        assert self._ahead is not None
-        finished = self._count - self._count % self._size
-        total = self._ahead[self._count]
-        if finished == self._count:
-            return total.clone()
-        recent = self._count - finished
-        return total + weigh(self._weights[1 : recent + 1].flip(0), self.items[finished:])
-
-    def forget(self, where: Tensor) -> None:
-        super().forget(where)
+    def _erase(self, where: Tensor) -> None:
+        super()._erase(where)
         if self._ahead is not None:
-            self._ahead[self._count :].masked_fill_(where, 0.0)
+            self._ahead[self._finished :].masked_fill_(where, 0.0)
 
 
 def _act(weights: Tensor, items: Tensor, count: int) -> Tensor:
-    """Return the sums at the ``count`` steps that follow ``items``; ``weights[0]`` is that of lag 1."""
+    """Return the sums at the ``count`` steps after ``items``, ``(count, states)``.
+
+    The smallest lag, of the newest item in the first of the sums, has the weight ``weights[0]``.
+    """
     length = len(items)
     if weights.dim() == 1 and length < FOURIER:
         lag = torch.arange(count).unsqueeze(1) - torch.arange(length).unsqueeze(0) + length - 1
         lag = lag.to(weights.device)
         matrix = torch.where(lag < len(weights), weights[lag.clamp(max=len(weights) - 1)], 0.0)
-        return (matrix @ items.reshape(length, -1)).reshape(count, *items.shape[1:])
+        return matrix @ items.reshape(length, -1)
     spectrum = torch.fft.rfft(per_element(weights, items.dim()), 2 * length, dim=0)
     spectrum = spectrum * torch.fft.rfft(items, 2 * length, dim=0)
     sums: Tensor = torch.fft.irfft(spectrum, 2 * length, dim=0)
-    return sums[length - 1 : length - 1 + count]
+    return sums[length - 1 : length - 1 + count].reshape(count, -1)

@@ -76,6 +76,27 @@ def correlation(
     return result
 
 
+def short_correlation(items: Tensor, partners: Tensor, shape: torch.Size) -> Tensor:
+    r"""Return :math:`c_m = \sum_r \langle p_r, q_{r-m} \rangle`, ``shape``, of few steps; entry 0 is lag 1.
+
+    Args:
+        items: ``q``, ``(n, *)``, oldest first.
+        partners: ``p``, ``(n, *)``, what the sum after each item was multiplied by.
+        shape: ``(n,)`` or ``(n, *)`` per element.
+    """
+    if len(shape) == 1:
+        result = items.new_zeros(shape)
+        _add_diagonals(result, items.reshape(len(items), -1) @ partners.reshape(len(items), -1).T, 0)
+        return result
+    n = len(items)
+    return torch.cat(
+        [
+            sum_to((items[: n - m] * partners[m:]).sum(0, keepdim=True), torch.Size((1, *shape[1:])))
+            for m in range(n)
+        ]
+    )
+
+
 def _stacked(tensors: Tensor | Sequence[Tensor], start: int, count: int = ROWS) -> Tensor:
     part = tensors[start : start + count]
     part = part if isinstance(part, Tensor) else torch.stack(list(part))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .base import Memory, Past, weigh
+from .blocks import BLOCK, BlockPast
 from .correlate import Pairs
 
 
@@ -15,7 +16,7 @@ from .correlate import Pairs
 class Full(Memory):
     """Keep everything: the reference. Exact; N steps cost N**2 / 2 multiply-adds per state.
 
-    >>> past = Full().begin(torch.tensor([1.0, 0.5, 0.25]), count=2)
+    >>> past = Full().begin(torch.tensor([1.0, 0.5, 0.25]), count=2, dtype=torch.float32)
     >>> past.append(torch.tensor(4.0)); past.append(torch.tensor(8.0))
     >>> past.weighted_sum()  # 0.5 * 8 + 0.25 * 4
     tensor(5.)
@@ -23,50 +24,60 @@ class Full(Memory):
 
     def weights(self, kernel: Tensor, dtype: torch.dtype) -> Tensor:
         """Return the kernel itself."""
-        return kernel.to(dtype)
+        return kernel
 
-    def begin(self, weights: Tensor, count: int) -> Past:
+    def begin(self, weights: Tensor, count: int, dtype: torch.dtype) -> Past:
         """Start a run; see :class:`Memory`."""
-        return BufferPast(weights, count)
+        return KeptPast(weights.to(dtype), count)
 
 
-class BufferPast(Past):
-    """All items in one buffer, written in place."""
+class KeptPast(BlockPast):
+    """All items in one buffer; those of older blocks are weighed by one matrix product a block."""
 
-    def __init__(self, weights: Tensor, count: int) -> None:
-        self._last = len(weights) - 1
-        self._backwards = weights.flip(0)  # newest item last, as in the buffer
-        self._room = count
+    def __init__(self, weights: Tensor, count: int, size: int = BLOCK) -> None:
+        self._reach = max(len(weights) - 1, 1)  # an item that is older has no weight
+        size = min(size, self._reach)
+        super().__init__(weights[1:], size)
+        # lag 1 last; zeros where a whole block reaches beyond the kernel
+        self._kernel = torch.cat([weights.new_zeros(size, *weights.shape[1:]), weights[1:].flip(0)])
+        self._capacity = -(-count // size) * size
         self._buffer: Tensor | None = None
-        self._count = 0
+        self._finished = 0  # items in older blocks
         self._pairs = Pairs(weights.shape)
 
     @property
     def items(self) -> Tensor:
-        """The remembered items, oldest first."""
+        """The remembered items, oldest first, ``(n, states)``."""
         assert self._buffer is not None
-        return self._buffer[: self._count]
+        return self._buffer[: self._finished + self._filled]
 
-    def append(self, item: Tensor) -> None:
-        """See :class:`Past`."""
+    def _room(self, like: Tensor, size: int) -> Tensor:
         if self._buffer is None:
-            self._buffer = item.new_empty((self._room, *item.shape))
-        self._buffer[self._count] = item
-        self._count += 1
+            self._buffer = like.new_empty((self._capacity, like.numel()))
+        return self._buffer[self._finished : self._finished + size]
 
-    def weighted_sum(self) -> Tensor:
-        """See :class:`Past`."""
-        end = self._last  # leave out the weight of lag 0
-        return weigh(self._backwards[end - self._count : end], self.items)
+    def _finish(self, block: Tensor) -> Tensor:
+        assert self._buffer is not None
+        self._finished += len(block)
+        return self._weighed(self._buffer[max(self._finished - self._reach, 0) : self._finished])
 
-    def forget(self, where: Tensor) -> None:
-        """See :class:`Past`."""
+    def _weighed(self, items: Tensor) -> Tensor:
+        """Return what ``items``, which end where a block begins, add to the sums of that block."""
+        end, n = len(self._kernel) - 1, len(items)
+        if self._kernel.dim() == 1:
+            rows = self._kernel[end + 1 - self._size - n : end].unfold(0, n, 1)  # the last sum first
+            return rows.flip(0) @ items
+        items = items.reshape(n, *self._state)
+        starts = range(end - n, end - n - self._size, -1)
+        return torch.stack([weigh(self._kernel[i : i + n], items) for i in starts]).flatten(1)
+
+    def _erase(self, where: Tensor) -> None:
         self._pairs.flush(self.items)
         self.items.masked_fill_(where, 0.0)
 
-    def pair(self, item: Tensor) -> None:
+    def pair(self, item: Tensor, less: Tensor | None = None) -> None:
         """See :class:`Past`."""
-        self._pairs.add(item)
+        self._pairs.add(item if less is None else item - less)
 
     def paired(self) -> Tensor:
         """See :class:`Past`."""

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from .. import checks
-from .base import Memory, Past, weigh
-from .correlate import Pairs
+from .base import Memory, Past
+from .full import KeptPast
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Window(Memory):
 
     Source: Podlubny (1999), Fractional Differential Equations, section 7.3.
 
-    >>> past = Window(1).begin(torch.tensor([1.0, 0.5]), count=2)
+    >>> past = Window(1).begin(torch.tensor([1.0, 0.5]), count=2, dtype=torch.float32)
     >>> past.append(torch.tensor(4.0)); past.append(torch.tensor(8.0))
     >>> past.weighted_sum()  # 0.5 * 8
     tensor(4.)
@@ -38,48 +38,37 @@ class Window(Memory):
 
     def weights(self, kernel: Tensor, dtype: torch.dtype) -> Tensor:
         """Return the part of the kernel that is inside the window."""
-        return kernel[: self.length + 1].to(dtype)
+        return kernel[: self.length + 1]
 
-    def begin(self, weights: Tensor, count: int) -> Past:
+    def begin(self, weights: Tensor, count: int, dtype: torch.dtype) -> Past:
         """Start a run; see :class:`Memory`."""
-        return _WindowPast(weights)
+        return _WindowPast(weights.to(dtype), count)
 
 
-class _WindowPast(Past):
-    """The last items at the end of a buffer of twice their number, moved to its front when it is full."""
+class _WindowPast(KeptPast):
+    """The last items; when their buffer is full, those that still count are moved to its front."""
 
-    def __init__(self, weights: Tensor) -> None:
-        self._length = len(weights) - 1
-        self._backwards = weights[1:].flip(0)
-        self._buffer: Tensor | None = None
-        self._end = 0
-        self._kept: list[Tensor] = []
-        self._pairs = Pairs(weights.shape)
+    def __init__(self, weights: Tensor, count: int) -> None:
+        super().__init__(weights, count)
+        self._capacity = min(self._capacity, 4 * -(-self._reach // self._size) * self._size)
+        self._gone: list[Tensor] = []  # all items, if they are paired
 
-    def append(self, item: Tensor) -> None:
-        if self._buffer is None:
-            self._buffer = item.new_zeros((2 * self._length, *item.shape))
-            self._end = self._length
-        if self._end == 2 * self._length:
-            self._buffer[: self._length] = self._buffer[self._length :].clone()
-            self._end = self._length
-        self._buffer[self._end] = item
-        self._end += 1
+    def _room(self, like: Tensor, size: int) -> Tensor:
+        if self._finished + size > self._capacity:
+            assert self._buffer is not None
+            kept = -(-self._reach // size) * size
+            self._buffer[:kept] = self._buffer[self._finished - kept : self._finished].clone()
+            self._finished = kept
+        return super()._room(like, size)
 
-    def weighted_sum(self) -> Tensor:
-        assert self._buffer is not None
-        return weigh(self._backwards, self._buffer[self._end - self._length : self._end])
+    def _erase(self, where: Tensor) -> None:
+        self._pairs.flush(self._gone)
+        self._gone = [item.masked_fill(where, 0.0) for item in self._gone]
+        self.items.masked_fill_(where, 0.0)
 
-    def forget(self, where: Tensor) -> None:
-        assert self._buffer is not None
-        self._pairs.flush(self._kept)
-        self._kept = [item.masked_fill(where, 0.0) for item in self._kept]
-        self._buffer.masked_fill_(where, 0.0)
-
-    def pair(self, item: Tensor) -> None:
-        assert self._buffer is not None
-        self._kept.append(self._buffer[self._end - 1].clone())
-        self._pairs.add(item)
+    def pair(self, item: Tensor, less: Tensor | None = None) -> None:
+        super().pair(item, less)
+        self._gone.append(self.items[-1].clone())
 
     def paired(self) -> Tensor:
-        return self._pairs.total(self._kept)
+        return self._pairs.total(self._gone)

@@ -1,0 +1,193 @@
+"""The exact method with constant memory: which modes, which backend, and what comes out."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from fracspike.solvers import Exponentials, modes
+
+from . import native
+from .backend import Choice
+from .modal import Modes, start_modes
+from .reset import RESETS, height
+from .state import Simulation, State
+
+if TYPE_CHECKING:
+    from .lif import FractionalLIF
+
+#: relative error of the memory, if none is asked for
+TOLERANCE = {torch.float32: 7e-7, torch.float64: 1e-11}
+HALVES = (torch.float16, torch.bfloat16)
+DRIFT = 30.0  # how far beyond the tolerance the error may go when tau or alpha is learnt between two chunks
+
+
+def simulate(lif: FractionalLIF, current: Tensor, state: State, *, traces: bool) -> Simulation:
+    """Run a layer with modes over a current; see :meth:`FractionalLIF.simulate`.
+
+    Args:
+        lif: the layer.
+        current: checked.
+        state: checked.
+        traces: whether potentials are wanted; without them ``voltage`` and ``pre_reset`` may be empty.
+
+    Raises:
+        ValueError: if the horizon is passed, or the native backend was asked for and cannot run this.
+    """
+    memory = _memory(lif, current.dtype)
+    done = state.steps + len(current)
+    if done > memory.horizon:
+        raise ValueError(
+            f"`current` must end within the horizon of the memory, {memory.horizon} steps, got step {done}; "
+            f"pass memory=Exponentials({memory.tol:g}, horizon={1 << (done - 1).bit_length()})"
+        )
+    dtype = current.dtype
+    if dtype in HALVES:  # single precision costs nothing here, and half of one would not hold a potential
+        current, state = current.float(), replace(state, v=state.v.float(), drive=state.drive.float())
+    run = None
+    if _wants_native(lif, current):
+        run = _native(lif, current, state, memory, traces)
+    if run is None:
+        run = lif._march(current, replace(state, grid=_grid(lif, state, memory)))
+    end = run.state
+    if not traces:
+        return replace(run, spikes=run.spikes.to(dtype))
+    return replace(
+        run,
+        spikes=run.spikes.to(dtype),
+        voltage=run.voltage.to(dtype),
+        pre_reset=run.pre_reset.to(dtype),
+        state=replace(end, v=end.v.to(dtype), drive=end.drive.to(dtype), steps=done),
+    )
+
+
+def membrane(lif: FractionalLIF, state: State, v_rest: Tensor) -> Modes:
+    """Return the membrane for the loop in torch, differentiable to any order."""
+    assert state.grid is not None
+    loss = state.grid.losses(lif.dt / lif.tau.double())
+    return Modes(state, v_rest, loss, state.grid.weights(lif.alpha))
+
+
+def choose_backend(lif: FractionalLIF, current: Tensor) -> Choice:
+    """Return what runs a current like this one, and why; see :meth:`FractionalLIF.backend_report`."""
+    if lif.backend == "torch":
+        return Choice("torch", "backend='torch' was asked for")
+    reason = obstacle(lif, current)
+    if reason is not None:
+        return Choice("torch", reason)
+    return Choice(
+        "native", "backend='native' was asked for" if lif.backend == "native" else "it can run this"
+    )
+
+
+def obstacle(lif: FractionalLIF, current: Tensor) -> str | None:
+    """Return why the compiled loop cannot run this layer on such a current, in words; None if it can."""
+    from .lif import FractionalLIF
+
+    if not lif._modal:
+        return (
+            "only method='exact' with Exponentials is compiled, and this layer has "
+            f"method={lif.method!r} with {lif.memory!r}"
+        )
+    if lif.reset_memory == "current":
+        return "reset_memory='current' decides on a spike before the step, which is not compiled"
+    for name in ("_membrane", "_loop", "_feedback", "_march"):
+        if getattr(type(lif), name) is not getattr(FractionalLIF, name):
+            return f"{type(lif).__name__} has a step of its own, which is not compiled"
+    if current.device.type != "cpu":
+        return f"the current is on {current.device.type!r}, and the compiled loop runs on the CPU"
+    if torch.compiler.is_compiling():
+        if torch.is_grad_enabled() and not native.known(lif.surrogate):
+            return "torch.compile can only take a surrogate of fracspike through the compiled loop"
+    elif torch._C._functorch.maybe_current_level() is not None:
+        return "a transform of torch.func is active"
+    elif importlib.util.find_spec("numba") is None:
+        return "Numba is not installed"
+    return native.obstacle(lif.surrogate, current)
+
+
+def refuse(lif: FractionalLIF, current: Tensor, reason: str | None = None) -> None:
+    """Raise ValueError: the native backend was asked for and cannot run this."""
+    reason = reason or obstacle(lif, current)
+    raise ValueError(f"`backend` 'native' cannot run this layer: {reason}; pass backend='auto' or 'torch'")
+
+
+def _wants_native(lif: FractionalLIF, current: Tensor) -> bool:
+    if lif.backend == "torch":
+        return False
+    reason = obstacle(lif, current)
+    if reason is not None and lif.backend == "native":
+        refuse(lif, current, reason)
+    return reason is None
+
+
+def _native(
+    lif: FractionalLIF, current: Tensor, state: State, memory: Exponentials, traces: bool
+) -> Simulation | None:
+    """Run the compiled loop; None if the surrogate turns out not to step as it promised."""
+    rest = lif.v_rest.double()
+    neuron = native.Neuron(
+        alpha=lif.alpha,
+        tau=lif.tau,
+        resistance=lif.resistance,
+        threshold=lif.threshold.double() - rest,
+        v_reset=height(lif).double() if lif.reset == "subtract" else lif.v_reset.double() - rest,
+        dt=lif.dt,
+        reset=lif.reset,
+        restart=lif.reset_memory == "restart",
+        period=lif._hold,
+        detach=lif.detach_reset,
+        horizon=memory.horizon,
+        tol=memory.tol,
+    )
+    grid = None if torch.compiler.is_compiling() else _grid(lif, state, memory)
+    past = state.past.double()
+    if traces and grid is not None:
+        past = start_modes(state, lif.v_rest, grid.modes)
+    step = native.plan(lif.surrogate, current)
+    try:
+        found = native.run(
+            current, neuron, step, grid, past, state.v.double() - rest, state.refractory, traces=traces
+        )
+    except native.MismatchError as mismatch:
+        if lif.backend == "native":
+            refuse(lif, current, str(mismatch))
+        return None
+    if not traces:
+        return Simulation(found.spikes, found.before, found.before, state)
+    before = found.before if _is_zero(rest) else found.before + lif.v_rest.to(current.dtype)
+    spikes = found.spikes.detach() if lif.detach_reset else found.spikes
+    after = RESETS[lif.reset](before, spikes, lif)
+    end = replace(
+        state,
+        v=after[-1],
+        past=found.modes,
+        drive=lif.resistance.to(current.dtype) * current[-1],
+        refractory=found.hold,
+        grid=grid,
+    )
+    return Simulation(found.spikes, after, before, end)
+
+
+def _is_zero(value: Tensor) -> bool:
+    return not value.requires_grad and not bool(value.any())
+
+
+def _memory(lif: FractionalLIF, dtype: torch.dtype) -> Exponentials:
+    assert isinstance(lif.memory, Exponentials)
+    return replace(lif.memory, tol=TOLERANCE.get(dtype, lif.memory.tol)) if lif._by_dtype else lif.memory
+
+
+def _grid(lif: FractionalLIF, state: State, memory: Exponentials) -> modes.Grid:
+    """Return the rates: those the state was made with, else the fewest that serve."""
+    if state.grid is None:
+        return modes.choose(lif.alpha, lif.dt / lif.tau.detach().double(), memory.horizon, memory.tol)
+    if state.grid.error(lif.alpha) > DRIFT * memory.tol:
+        raise ValueError(
+            "`state` must come from a neuron of about this alpha: its modes no longer serve; start from rest"
+        )
+    return state.grid

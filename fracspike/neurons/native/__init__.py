@@ -1,0 +1,11 @@
+"""The compiled path of the linear neurons: a whole sequence in one call, with its adjoint.
+
+Importing this package imports neither Numba nor the operators; the first sequence does.
+"""
+
+from __future__ import annotations
+
+from .sequence import Neuron, Sequence, run
+from .step import MismatchError, Step, known, obstacle, plan
+
+__all__ = ["MismatchError", "Neuron", "Sequence", "Step", "known", "obstacle", "plan", "run"]

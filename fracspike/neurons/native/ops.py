@@ -1,0 +1,351 @@
+"""The kernels as operators of torch: `torch.compile` sees them whole, autograd knows their gradient.
+
+Three operators. ``fracspike::potential`` runs a sequence and has no gradient. Then the derivative of the
+spike is evaluated on the whole tensor of potentials, by whatever surrogate there is, in torch. Then
+``fracspike::spikes`` takes both and *is* the layer for autograd: forward it reads the spikes off, backward it
+runs the adjoint (``fracspike::adjoint``) with that derivative. No surrogate need be known to a kernel.
+Outside the compiler `Spikes` does the same without copying.
+
+The modes are looked up inside, from alpha, tau and a grid (`rates.pack`; without one, the grid is chosen from
+horizon and tolerance), because how many there are depends on the values of alpha and tau.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fracspike.solvers import checks
+
+from .rates import modes, padded, unpack
+from .threads import arrays, blocks_in_threads
+
+LANES = 64  # neurons of a block, as in the kernels
+KINDS = {"at_least": 0, "above": 1, "soft": 2}
+RESETS = {"none": 0, "subtract": 1, "value": 2}
+
+
+def _blocks(current: Tensor) -> int:
+    return -(-current.shape[1] // LANES)
+
+
+def _start(z: Tensor, v: Tensor, count: int) -> Tensor:
+    """Return the modes at the start, padded: those given, or with no past each the potential."""
+    return padded(z) if len(z) else v.expand(count, *v.shape).contiguous()
+
+
+def _empty(shape: Sequence[int], like: Tensor) -> Tensor:
+    return like.new_empty(tuple(shape))
+
+
+@torch.library.custom_op("fracspike::potential", mutates_args=(), device_types="cpu")
+def potential(
+    current: Tensor,
+    resistance: Tensor,
+    alpha: Tensor,
+    tau: Tensor,
+    threshold: Tensor,
+    v_reset: Tensor,
+    noise: Tensor,
+    z: Tensor,
+    v: Tensor,
+    hold: Tensor,
+    shape: Sequence[int],
+    dt: float,
+    grid: Sequence[float],
+    horizon: int,
+    tol: float,
+    kind: int,
+    slope: float,
+    reset: int,
+    restart: bool,
+    period: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return potential before reset, spikes, clamp, modes and holds at the end.
+
+    Args:
+        current: ``(T, M)``, finite.
+        resistance: ``(M,)`` float64, and so are threshold, v_reset and v, potentials from rest.
+        alpha: broadcasts to ``shape``, float64; and so does
+        tau: time constant.
+        threshold: as said.
+        v_reset: as said.
+        noise: ``(T, M)``, or ``(0, M)`` without.
+        z: modes at the start ``(K, M)``; ``(0, M)`` if there is no past, and then none are returned.
+        v: potential at the start, after reset.
+        hold: steps for which a neuron is still held ``(M,)``.
+        shape: of the neurons, batch first; M of them.
+        dt: time step.
+        grid: see the module.
+        horizon: likewise.
+        tol: likewise.
+        kind: of step, see the kernels; and so are the rest.
+        slope: as said.
+        reset: as said.
+        restart: as said.
+        period: as said.
+    """
+    from . import kernels
+
+    if not grid:  # a compiled graph could not look
+        checks.all_finite("current", current)
+    step = dt / tau
+    found = unpack(grid, alpha, step, horizon, tol)
+    decay, weight, _ = modes(found, alpha, step, shape, tangents=False)
+    before, s, clamp, left = _like_potential(current, hold, period)
+    start = _start(z, v, len(weight))
+    end = torch.empty_like(start)
+    inputs = arrays(current, resistance, decay, weight, threshold, v_reset, noise, start, v, hold)
+    outputs = arrays(before, s, clamp, end, left)
+    options = (kind, slope, reset, restart, period)
+    blocks_in_threads(kernels.forward, (*inputs, *options, *outputs), _blocks(current))
+    return before, s, clamp, end[: len(z)].clone(), left
+
+
+def _like_potential(current: Tensor, hold: Tensor, period: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    rows, size = current.shape
+    clamp = _empty((rows if period else 0, size), current)
+    return _empty((rows, size), current), _empty((rows, size), current), clamp, torch.empty_like(hold)
+
+
+@potential.register_fake
+def _(
+    current: Tensor, resistance: Any, alpha: Any, tau: Any, threshold: Any, v_reset: Any, noise: Any,
+    z: Tensor, v: Any, hold: Tensor, shape: Any, dt: Any, grid: Any, horizon: Any, tol: Any, kind: Any,
+    slope: Any, reset: Any, restart: Any, period: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    before, s, clamp, left = _like_potential(current, hold, period)
+    return before, s, clamp, torch.empty_like(z), left
+
+
+@torch.library.custom_op("fracspike::spikes", mutates_args=(), device_types="cpu")
+def spikes(
+    current: Tensor,
+    resistance: Tensor,
+    alpha: Tensor,
+    tau: Tensor,
+    threshold: Tensor,
+    v_reset: Tensor,
+    z: Tensor,
+    v: Tensor,
+    before: Tensor,
+    s: Tensor,
+    derivative: Tensor,
+    smooth: Tensor,
+    clamp: Tensor,
+    z_out: Tensor,
+    shape: Sequence[int],
+    dt: float,
+    grid: Sequence[float],
+    horizon: int,
+    tol: float,
+    reset: int,
+    restart: bool,
+    detach: bool,
+    want_v: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return spikes, potential before reset and modes at the end, as functions of all they follow from.
+
+    Args:
+        current: and the next seven as in `potential`.
+        resistance: as said.
+        alpha: as said.
+        tau: as said.
+        threshold: as said.
+        v_reset: as said.
+        z: as said.
+        v: as said.
+        before: from `potential`, and so are ``s``, ``clamp`` and ``z_out``.
+        s: as said.
+        derivative: of the step in the potential, ``(T, M)``.
+        smooth: carries the gradient in a surrogate's own parameters, ``(T, M)``; empty without any.
+        clamp: as said.
+        z_out: as said.
+        shape: and the next four as in `potential`.
+        dt: as said.
+        grid: as said.
+        horizon: as said.
+        tol: as said.
+        reset: kind of reset.
+        restart: whether a spike erases the modes.
+        detach: whether no gradient flows through the spike in the reset.
+        want_v: whether the potential is wanted; without it, an empty tensor is returned.
+    """
+    return s.clone(), before.clone() if want_v else before.new_empty(0), z_out.clone()
+
+
+@spikes.register_fake
+def _(
+    current: Any, resistance: Any, alpha: Any, tau: Any, threshold: Any, v_reset: Any, z: Any, v: Any,
+    before: Tensor, s: Tensor, derivative: Any, smooth: Any, clamp: Any, z_out: Tensor, shape: Any, dt: Any,
+    grid: Any, horizon: Any, tol: Any, reset: Any, restart: Any, detach: Any, want_v: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    empty = before.new_empty(0)
+    return torch.empty_like(s), torch.empty_like(before) if want_v else empty, torch.empty_like(z_out)
+
+
+@torch.library.custom_op("fracspike::adjoint", mutates_args=(), device_types="cpu")
+def adjoint(
+    current: Tensor,
+    resistance: Tensor,
+    alpha: Tensor,
+    tau: Tensor,
+    threshold: Tensor,
+    v_reset: Tensor,
+    z: Tensor,
+    v: Tensor,
+    derivative: Tensor,
+    s: Tensor,
+    before: Tensor,
+    clamp: Tensor,
+    shape: Sequence[int],
+    dt: float,
+    grid: Sequence[float],
+    horizon: int,
+    tol: float,
+    reset: int,
+    restart: bool,
+    detach: bool,
+    move: bool,
+    want_s: bool,
+    grad_s: Tensor,
+    grad_v: Tensor,
+    grad_z: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return gradients in current, resistance, alpha, tau, threshold, v_reset, z, v, and the spikes all told.
+
+    Those in alpha and tau have their shapes, and no meaning unless ``move``; arguments are as in `spikes`.
+    """
+    from . import kernels
+
+    step = dt / tau
+    found = unpack(grid, alpha, step, horizon, tol)
+    decay, weight, tangent = modes(found, alpha, step, shape, tangents=move)
+    start = _start(z, v, len(weight))
+    size = current.shape[1]
+    d_current, d_resistance, d_threshold, d_v_reset, d_v, d_s = _like_adjoint(current, threshold, want_s)
+    d_along, d_start = threshold.new_empty((len(tangent), size)), torch.empty_like(start)
+    tail = padded(grad_z)
+    parts = (
+        current,
+        resistance,
+        decay,
+        weight,
+        tangent,
+        threshold,
+        v_reset,
+        start,
+        derivative,
+        s,
+        before,
+        clamp,
+    )
+    outputs = (d_current, d_resistance, d_along, d_threshold, d_v_reset, d_start, d_v, d_s)
+    options = (reset, restart, detach)
+    incoming = arrays(grad_s, grad_v, tail)
+    blocks_in_threads(
+        kernels.adjoint, (*arrays(*parts), *options, *incoming, *arrays(*outputs)), _blocks(current)
+    )
+    d_alpha, d_tau = torch.empty_like(alpha), torch.empty_like(tau)
+    if move:
+        d_alpha = d_along[0].reshape(shape).sum_to_size(alpha.shape)
+        d_tau = (d_along[1].reshape(shape) / tau).sum_to_size(tau.shape)
+    if not len(z):  # every mode began at the potential
+        d_v += d_start.sum(0)
+    return (
+        d_current, d_resistance, d_alpha.clone(), d_tau.clone(), d_threshold, d_v_reset,
+        d_start[: len(z)].clone(), d_v, d_s,
+    )  # fmt: skip
+
+
+def _like_adjoint(
+    current: Tensor, threshold: Tensor, want_s: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    rows, size = current.shape
+    one, two, three, four = (torch.empty_like(threshold) for _ in range(4))
+    return (
+        _empty((rows, size), current),
+        one,
+        two,
+        three,
+        four,
+        _empty((rows if want_s else 0, size), current),
+    )
+
+
+@adjoint.register_fake
+def _(
+    current: Tensor, resistance: Any, alpha: Tensor, tau: Tensor, threshold: Tensor, v_reset: Any, z: Tensor,
+    v: Any, derivative: Any, s: Any, before: Any, clamp: Any, shape: Any, dt: Any, grid: Any, horizon: Any,
+    tol: Any, reset: Any, restart: Any, detach: Any, move: Any, want_s: bool, grad_s: Any, grad_v: Any,
+    grad_z: Any,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    d_current, d_resistance, d_threshold, d_v_reset, d_v, d_s = _like_adjoint(current, threshold, want_s)
+    return (
+        d_current, d_resistance, torch.empty_like(alpha), torch.empty_like(tau), d_threshold, d_v_reset,
+        torch.empty_like(z), d_v, d_s,
+    )  # fmt: skip
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    current, resistance, alpha, tau, threshold, v_reset, z, v, before, _, derivative, smooth, clamp = inputs[
+        :13
+    ]
+    *ctx.modes, reset, restart, detach, _ = inputs[14:]
+    ctx.reset = (reset, restart, detach)
+    if reset != RESETS["value"] and not restart:
+        before = before.new_empty((0, before.shape[1]))  # the adjoint does not ask for it
+    ctx.save_for_backward(
+        current, resistance, alpha, tau, threshold, v_reset, z, v, derivative, output[0], before, clamp
+    )
+    ctx.wants = (bool(ctx.needs_input_grad[2] or ctx.needs_input_grad[3]), smooth.numel() > 0)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    saved = ctx.saved_tensors
+    z, s = saved[6], saved[9]
+    grad_s, grad_v, grad_z = grads
+    empty = s.new_empty((0, s.shape[1]))
+    grad_s = torch.zeros_like(s) if grad_s is None else grad_s.contiguous()
+    grad_v = empty if grad_v is None or grad_v.numel() == 0 else grad_v.contiguous()
+    grad_z = empty.to(z) if grad_z is None else grad_z.contiguous()
+    *found, d_s = adjoint(*saved, *ctx.modes, *ctx.reset, *ctx.wants, grad_s, grad_v, grad_z)
+    if not ctx.wants[0]:
+        found[2] = found[3] = None
+    return (*found, None, None, None, d_s if ctx.wants[1] else None, *[None] * 11)
+
+
+spikes.register_autograd(_backward, setup_context=_keep)
+
+
+class Spikes(torch.autograd.Function):
+    """``fracspike::spikes`` without its copies, which an operator must make and a Function need not."""
+
+    @staticmethod
+    def forward(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Return spikes, potential before reset and modes as they are."""
+        before, s, z_out, want_v = inputs[8], inputs[9], inputs[13], inputs[-1]
+        return s.view_as(s), before.view_as(before) if want_v else before.new_empty(0), z_out.view_as(z_out)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        """Keep what the adjoint asks for."""
+        _keep(ctx, inputs, output)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Run the adjoint."""
+        return _backward(ctx, *grads)
+
+
+def _no_second(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    raise RuntimeError(
+        "the native backend has no second derivative; build the layer with backend='torch', which has"
+    )
+
+
+adjoint.register_autograd(_no_second)

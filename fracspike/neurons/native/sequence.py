@@ -1,0 +1,138 @@
+"""From a layer's tensors of any shape to the operators' flat ones, and back."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fracspike.solvers.modes import Grid
+
+from .rates import pack
+from .step import Step
+
+
+@dataclass(frozen=True)
+class Neuron:
+    """What a layer is, potentials measured from rest; tensors are numbers or per neuron, float64.
+
+    Attributes:
+        alpha: order.
+        tau: time constant.
+        resistance: potential per current.
+        threshold: where it spikes.
+        v_reset: where a hard reset takes it; with a soft one, what it takes off.
+        dt: time step.
+        reset: "none", "subtract" or "value".
+        restart: whether a spike erases the modes.
+        period: refractory steps.
+        detach: whether no gradient flows through the spike in the reset.
+        horizon: steps over which ``tol`` holds.
+        tol: relative error of the memory.
+    """
+
+    alpha: Tensor
+    tau: Tensor
+    resistance: Tensor
+    threshold: Tensor
+    v_reset: Tensor
+    dt: float
+    reset: str
+    restart: bool
+    period: int
+    detach: bool
+    horizon: int
+    tol: float
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """What came out: ``(T, B, *)`` each, but for modes ``(K, B, *)`` and holds ``(B, *)`` at the end.
+
+    Attributes:
+        spikes: as said.
+        before: potential before reset, above rest; empty unless traces were wanted.
+        modes: after the last reset; none if none were given.
+        hold: steps for which a neuron is still held.
+    """
+
+    spikes: Tensor
+    before: Tensor
+    modes: Tensor
+    hold: Tensor
+
+
+def run(
+    current: Tensor,
+    neuron: Neuron,
+    step: Step,
+    grid: Grid | None,
+    modes: Tensor,
+    v: Tensor,
+    hold: Tensor,
+    *,
+    traces: bool,
+) -> Sequence:
+    """Run a layer over a sequence.
+
+    Args:
+        current: ``(T, B, *)``, float32 or float64, on the CPU.
+        neuron: the layer.
+        step: from `plan`.
+        grid: rates of the modes; None to choose them, and then no modes can be given.
+        modes: at the start, ``(K, B, *)`` float64; none, ``(0, B, *)``, if there is no past.
+        v: potential at the start, above rest.
+        hold: steps for which a neuron is still held.
+        traces: whether potentials are wanted.
+
+    Raises:
+        MismatchError: if the surrogate does not step as the plan said.
+    """
+    from . import ops
+
+    shape = current.shape[1:]
+    size = math.prod(shape)
+    resistance, threshold, v_reset = (
+        value.double().expand(shape).reshape(size)
+        for value in (neuron.resistance, neuron.threshold, neuron.v_reset)
+    )
+    flat = current.reshape(-1, size).contiguous()
+    start, v = modes.reshape(-1, size).contiguous(), v.double().reshape(size).contiguous()
+    alpha, tau = neuron.alpha.double(), neuron.tau.double()
+    shift = current.new_empty((0, size)) if step.shift is None else step.shift.reshape(-1, size)
+    reset = ops.RESETS[neuron.reset]
+    where = list(shape), neuron.dt, pack(grid), neuron.horizon, neuron.tol
+    parts = (flat, resistance, alpha, tau, threshold, v_reset)
+    with torch.no_grad():
+        before, spikes, clamp, end, left = ops.potential(
+            *(part.detach() for part in parts), shift, start.detach(), v.detach(),
+            hold.reshape(size).contiguous(), *where, ops.KINDS[step.kind], step.slope, reset,
+            neuron.restart, neuron.period,
+        )  # fmt: skip
+    level = neuron.threshold.to(current.dtype)
+    trace, fired = before.reshape(current.shape), spikes.reshape(current.shape)
+    learns = step.trained or any(part.requires_grad for part in (*parts, start, v))
+    if torch.is_grad_enabled() and learns:
+        compiling = torch.compiler.is_compiling()
+        kept = traces or neuron.restart or neuron.reset == "value" or step.trained or compiling
+        with torch.no_grad():
+            derivative = step.slopes(trace, level.detach(), fired, None if kept else trace)
+        smooth = before.new_empty(0)
+        if step.trained:
+            smooth = step.spikes((trace - level).detach(), step.noise).reshape(flat.shape)
+        function: Any = ops.spikes if compiling else ops.Spikes.apply
+        spikes, before, end = function(
+            *parts, start, v, before, spikes, derivative.reshape(flat.shape), smooth, clamp, end,
+            *where, reset, neuron.restart, neuron.detach, traces,
+        )  # fmt: skip
+    else:
+        step.check(trace, level, fired)
+    return Sequence(
+        spikes=spikes.reshape(current.shape),
+        before=before.reshape(current.shape) if traces else before.new_empty(0),
+        modes=end.reshape(-1, *shape),
+        hold=left.reshape(shape),
+    )

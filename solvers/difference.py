@@ -1,0 +1,264 @@
+r"""The march of a difference scheme: how its steps, and their gradients, follow from those before.
+
+One step is :math:`y_n = y_{n-1} - H_n + g f_n`, with :math:`H_n = \sum_{m \ge 1} k_m (y_{n-m} - y_{n-m-1})`.
+With :math:`\lambda_n` the gradient in the known part of a step, and
+:math:`S_n = \sum_{m \ge 1} k_m \lambda_{n+m}`, the gradient in a state is what reaches it from elsewhere and
+
+.. math:: \lambda_{n+1} + S_{n+1} - S_n, \qquad
+    \frac{\partial L}{\partial g} = \sum_n \langle \lambda_n, f_n \rangle, \qquad
+    \frac{\partial L}{\partial k_m} = -\sum_n \langle \lambda_n, y_{n-m} - y_{n-m-1} \rangle .
+
+So a whole step is one node of the graph, and the memory that runs backward holds the :math:`\lambda_n`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .gradient import AdjointHistory, GraphHistory, History, refuse_second_derivatives
+from .implicit import Field, ImplicitStep, Root
+from .memory import Memory, Past
+from .methods.base import IncrementCoefficients
+from .trajectory import Room, gathered
+
+
+class DifferenceMarch(ABC):
+    """The states of a difference scheme, one step at a time.
+
+    Args:
+        memory: the strategy.
+        coefficients: of the scheme, float64.
+        start: the first state, ``(*)``.
+        count: how many states there will be, the first included.
+        past: increments from before, oldest first.
+    """
+
+    last: Tensor
+
+    @abstractmethod
+    def __init__(
+        self,
+        memory: Memory,
+        coefficients: IncrementCoefficients,
+        start: Tensor,
+        count: int,
+        past: Sequence[Tensor] = (),
+    ) -> None: ...
+
+    @abstractmethod
+    def explicit(self, rate: Tensor) -> None:
+        """Make a step with ``rate``, the right-hand side at the last state."""
+
+    @abstractmethod
+    def implicit(self, field: Field) -> None:
+        """Make a step with the right-hand side ``field`` at the new time, met at the new state."""
+
+    @abstractmethod
+    def gathered(self) -> Tensor:
+        """Return all states, ``(count, *)``."""
+
+
+class GraphMarch(DifferenceMarch):
+    """Differentiated by plain autograd."""
+
+    def __init__(
+        self,
+        memory: Memory,
+        coefficients: IncrementCoefficients,
+        start: Tensor,
+        count: int,
+        past: Sequence[Tensor] = (),
+    ) -> None:
+        self.last = start
+        self._gain = coefficients.gain.to(start.dtype)
+        self._history = GraphHistory(memory, coefficients.kernel, start.dtype, past)
+        self._step, self._states = ImplicitStep(), [start]
+
+    def explicit(self, rate: Tensor) -> None:
+        """See :class:`DifferenceMarch`."""
+        self._append(torch.addcmul(self.last - self._history.weighted_sum(), self._gain, rate))
+
+    def implicit(self, field: Field) -> None:
+        """See :class:`DifferenceMarch`."""
+        base = self.last - self._history.weighted_sum()
+        self._append(self._step.solve(field, base, self._gain, self.last)[0])
+
+    def _append(self, y: Tensor) -> None:
+        self._history.append(y - self.last)
+        self._states.append(y)
+        self.last = y
+
+    def gathered(self) -> Tensor:
+        """See :class:`DifferenceMarch`."""
+        return torch.stack(self._states)
+
+
+class AdjointMarch(DifferenceMarch):
+    """Differentiated by an adjoint memory: stores states, and a graph of each step by itself."""
+
+    def __init__(
+        self,
+        memory: Memory,
+        coefficients: IncrementCoefficients,
+        start: Tensor,
+        count: int,
+        past: Sequence[Tensor] = (),
+    ) -> None:
+        dtype, kernel = start.dtype, coefficients.kernel
+        weights, gain = memory.weights(kernel, dtype), coefficients.gain.to(dtype)
+        begin = partial(memory.begin, weights.detach(), len(kernel), dtype)
+        order_wanted = torch.is_grad_enabled() and gain.requires_grad
+        self._tape = _Tape(begin, start.detach(), gain.detach(), count, past, order_wanted=order_wanted)
+        self.last = _Begin.apply(start, gain, weights, self._tape)  # type: ignore[no-untyped-call]
+        self._step, self._states = ImplicitStep(), [self.last]
+
+    def explicit(self, rate: Tensor) -> None:
+        """See :class:`DifferenceMarch`."""
+        self._append(rate, None)
+
+    def implicit(self, field: Field) -> None:
+        """See :class:`DifferenceMarch`."""
+        tape = self._tape
+        root, rate = self._step.root(field, tape.known(), tape.gain, tape.last, Room(tape.next.data, None))
+        self._append(rate, root)
+
+    def _append(self, rate: Tensor, root: Root | None) -> None:
+        self.last = _Step.apply(rate, self.last, root, self._tape)  # type: ignore[no-untyped-call]
+        self._states.append(self.last)
+
+    def gathered(self) -> Tensor:
+        """See :class:`DifferenceMarch`."""
+        return gathered(self._tape.buffer, self._states)
+
+
+class _Tape:
+    """What the steps share, forward and backward; holds no tensor that has a graph.
+
+    Attributes:
+        buffer: all states, ``(count, *)``.
+        gain: of the scheme.
+        n: the number of steps made.
+    """
+
+    def __init__(
+        self,
+        begin: Callable[[], Past],
+        start: Tensor,
+        gain: Tensor,
+        count: int,
+        past: Sequence[Tensor],
+        *,
+        order_wanted: bool,
+    ) -> None:
+        self.buffer = start.new_empty((count, *start.shape))
+        self._rows = self.buffer.unbind(0)
+        self._rows[0].copy_(start)
+        self.gain, self.n = gain, 0
+        self._rates = torch.empty_like(self.buffer).unbind(0) if order_wanted else None
+        self._begin, self._earlier = begin, list(past)
+        self._past = begin()
+        for item in past:
+            self._past.append(item)
+        self._pass = -1
+        self._later = start.new_zeros(())  # of the backward pass: the last gradient and sum
+
+    @property
+    def last(self) -> Tensor:
+        """The newest state."""
+        return self._rows[self.n]
+
+    @property
+    def next(self) -> Tensor:
+        """Where the next state goes."""
+        return self._rows[self.n + 1]
+
+    def known(self) -> Tensor:
+        """Return the known part of the next step."""
+        return self.last - self._past.weighted_sum() if self.n or self._earlier else self.last
+
+    def step(self, rate: Tensor, root: Root | None) -> tuple[Tensor, int]:
+        """Make a step, to ``root`` if it is implicit; return the new state and its number."""
+        y = self.next
+        if root is None:
+            torch.addcmul(self.known(), self.gain, rate, out=y)
+        elif root.at.data_ptr() != y.data_ptr():
+            y.copy_(root.at)
+        self._past.append(y, less=self.last)
+        self.n += 1
+        if self._rates is not None:
+            self._rates[self.n].copy_(rate)
+        return y.data, self.n  # .data: a row has its own version, lest the next row should seem to change it
+
+    def pull_back(self, n: int, upstream: Tensor, root: Root | None) -> Tensor:
+        """Return the gradient in the rate of step ``n``; a pass goes through the steps latest first."""
+        this_pass = torch._C._current_graph_task_id()
+        if this_pass != self._pass:
+            self._pass, self._paired = this_pass, False
+            self._adjoint = self._begin()
+            self._in_gain = torch.zeros_like(upstream)
+            known, weighed = upstream, None
+        else:
+            weighed = self._adjoint.weighted_sum()
+            known = (upstream + self._later).sub_(weighed)
+            self._pair(self._rows[n], self._rows[n - 1])
+        if root is not None:
+            known = root.pull_back(known)
+        self._adjoint.append(known)
+        self._later = known if weighed is None else weighed.add_(known)
+        if self._rates is not None:
+            self._in_gain.addcmul_(known, self._rates[n])
+        return self.gain * known
+
+    def pull_back_start(self, upstream: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Return the gradients in the first state, the gain and the weights."""
+        in_start = upstream + self._later
+        for increment in reversed(self._earlier):
+            self._adjoint.weighted_sum()
+            self._pair(increment, None)
+            self._adjoint.append(torch.zeros_like(increment))
+        in_gain = None if self._rates is None else self._in_gain.sum_to_size(self.gain.shape)
+        in_weights = -self._adjoint.paired() if self._paired else None
+        del self._adjoint, self._later, self._in_gain
+        return in_start, in_gain, in_weights
+
+    def _pair(self, item: Tensor, less: Tensor | None) -> None:
+        if self._rates is not None:
+            self._adjoint.pair(item, less)
+            self._paired = True
+
+
+class _Begin(torch.autograd.Function):
+    """The first state, and in the backward pass the end: where all gradients in gain and weights come out."""
+
+    @staticmethod
+    def forward(ctx: Any, start: Tensor, gain: Tensor, weights: Tensor, tape: _Tape) -> Tensor:
+        ctx.tape = tape
+        return tape.last.data
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        return *ctx.tape.pull_back_start(upstream), None
+
+
+class _Step(torch.autograd.Function):
+    """One step; the last state is an input only to fix the order of the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, rate: Tensor, last: Tensor, root: Root | None, tape: _Tape) -> Tensor:
+        ctx.root, ctx.tape = root, tape
+        y, ctx.n = tape.step(rate, root)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_derivatives()
+        return ctx.tape.pull_back(ctx.n, upstream, ctx.root), None, None, None
+
+
+MARCHES: dict[type[History], type[DifferenceMarch]] = {AdjointHistory: AdjointMarch, GraphHistory: GraphMarch}

@@ -1,0 +1,88 @@
+"""The relaxation function as a sum of exponentials, against the Mittag-Leffler function itself."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from fracspike.solvers import mittag_leffler
+from fracspike.solvers.modes import FLOOR, LEAST, ROUNDING, choose
+
+F64 = torch.float64
+HORIZON = 1 << 14
+
+
+def lags() -> Tensor:
+    late = torch.logspace(2, math.log10(HORIZON), 150, dtype=F64).round()
+    return torch.unique(torch.cat([torch.arange(1, 100, dtype=F64), late]))
+
+
+def scalar(x: float) -> Tensor:
+    return torch.tensor(x, dtype=F64)
+
+
+@pytest.mark.parametrize("step", [1e-4, 0.3, 100.0])
+@pytest.mark.parametrize("alpha", [0.04, 0.55, 0.93, 1.0])
+@pytest.mark.parametrize("tol", [7e-7, 1e-11])
+def test_the_sum_meets_the_function_at_every_lag(tol: float, alpha: float, step: float) -> None:
+    grid = choose(scalar(alpha), scalar(step), HORIZON, tol)
+    m = lags()
+    exact = mittag_leffler(-((m * step) ** alpha), alpha)
+    decays = 1 - grid.losses(scalar(step))
+    found = (grid.weights(scalar(alpha)) * decays ** m.unsqueeze(1)).sum(1)
+    fallen, risen = exact.clamp(min=max(FLOOR, LEAST / tol)), (1 - exact).clamp(min=ROUNDING / tol)
+    relative = (found - exact).abs() / torch.minimum(fallen, risen)
+    assert relative.max() < max(1.1 * tol, 2e-10)  # the powers of the decays themselves are rounded
+    assert grid.error(scalar(alpha)) <= tol
+    assert grid.amplification(scalar(alpha)) < 1e5
+
+
+def test_weights_sum_to_one_and_slopes_to_zero() -> None:
+    alpha = torch.linspace(0.05, 1.0, 23, dtype=F64)
+    grid = choose(alpha, scalar(0.1), HORIZON, 7e-7)
+    torch.testing.assert_close(grid.weights(alpha).sum(0), torch.ones(23, dtype=F64), rtol=0, atol=1e-9)
+    torch.testing.assert_close(grid.slopes(alpha).sum(0), torch.zeros(23, dtype=F64), rtol=0, atol=1e-9)
+
+
+def test_many_orders_at_once_are_each_alone() -> None:
+    alpha = torch.tensor([[0.15, 0.62], [0.995, 0.3]], dtype=F64)
+    grid = choose(alpha, scalar(0.1), HORIZON, 7e-7)
+    together = grid.weights(alpha)
+    assert together.shape == (grid.modes, 2, 2)
+    for i in range(2):
+        for j in range(2):
+            torch.testing.assert_close(together[:, i, j], grid.weights(alpha[i, j]))
+
+
+@pytest.mark.parametrize("alpha", [0.35, 0.68, 0.97, 1.0])
+def test_derivatives_in_alpha_and_tau(alpha: float) -> None:
+    """In alpha by the weights' own graph and by tangents; in tau by slopes at fixed decays."""
+    step, order = 0.2, scalar(alpha).requires_grad_()
+    grid = choose(order, scalar(step), HORIZON, 1e-11)
+    m = torch.tensor([1.0, 3.0, 20.0, 300.0], dtype=F64)
+    decays = (1 - grid.losses(scalar(step))) ** m.unsqueeze(1)
+    log_tau = scalar(0.0).requires_grad_()
+    exact = mittag_leffler(-((m * step * torch.exp(-log_tau)) ** order), order)
+    for i in range(len(m)):
+        in_alpha, in_tau = torch.autograd.grad(exact[i], (order, log_tau), retain_graph=True)
+        (own,) = torch.autograd.grad((grid.weights(order) * decays[i]).sum(), order)
+        scale = exact[i].item()
+        assert own.item() == pytest.approx(in_alpha.item(), rel=1e-7, abs=1e-8 * scale + 1e-12)
+        tangent = (grid.tangents(order.detach()) * decays[i]).sum().item()
+        assert tangent == pytest.approx(own.item(), rel=1e-9, abs=1e-12)
+        slope = (grid.slopes(order.detach()) * decays[i]).sum().item()
+        assert slope == pytest.approx(in_tau.item(), rel=1e-7, abs=1e-8 * scale + 1e-12)
+
+
+def test_neighbouring_steps_share_a_grid_and_distant_ones_do_not() -> None:
+    alpha = scalar(0.5)
+    grids = [choose(alpha, scalar(s), HORIZON, 7e-7) for s in (0.11, 0.12, 5.0)]
+    assert grids[0] == grids[1] != grids[2]
+
+
+def test_a_tolerance_out_of_reach_is_refused() -> None:
+    with pytest.raises(ValueError, match="`tol` must be within reach of float64, got 1e-16"):
+        choose(scalar(0.5), scalar(0.1), HORIZON, 1e-16)

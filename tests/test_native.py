@@ -1,0 +1,352 @@
+"""The compiled loop and the loop in torch, against the full history, closed forms and finite differences."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fracspike import FractionalLIF
+from fracspike.solvers import Exponentials, Full, mittag_leffler
+from fracspike.surrogate import ATan, NoisyThreshold, SpikeFunction
+from fracspike.surrogate.noisy import MODES
+
+F64 = torch.float64
+LEARN = ("alpha", "tau", "threshold", "resistance", "v_reset")
+
+
+def noise(*shape: int, dtype: torch.dtype = F64, seed: int = 0, scale: float = 3.0) -> Tensor:
+    return scale * torch.rand(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+def everything(current: Tensor, **kwargs: Any) -> tuple[Any, list[Tensor]]:
+    """A run, and the gradients of a loss that weighs every output, in input and parameters."""
+    lif = FractionalLIF(
+        **({"alpha": 0.6, "tau": 2.0, "dt": 0.5, "learn": LEARN, "surrogate": "atan"} | kwargs)
+    )
+    current = current.clone().requires_grad_()
+    run = lif.simulate(current)
+    weights = torch.linspace(1.0, 2.0, len(current), dtype=current.dtype).reshape(
+        -1, *[1] * (current.dim() - 1)
+    )
+    loss = (weights * run.spikes).sum() + (run.voltage**2).sum() + (weights * run.pre_reset).sum()
+    wanted = [current, *lif.parameters()]
+    found = torch.autograd.grad(loss, wanted, allow_unused=True)
+    return run, [torch.zeros_like(w) if g is None else g for g, w in zip(found, wanted, strict=True)]
+
+
+def close(found: list[Tensor], expected: list[Tensor], tol: float) -> None:
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=tol, atol=tol * b.abs().max().item())
+
+
+VARIANTS: list[dict[str, Any]] = [
+    {"reset": reset, "reset_memory": memory, "refractory": refractory, "detach_reset": detach, "v_reset": 0.1}
+    for reset, memory, refractory, detach in itertools.product(
+        ("subtract", "value"), ("jump", "restart"), (0.0, 1.5), (False, True)
+    )
+]
+
+
+class TestAgainstTheFullHistory:
+    @pytest.mark.parametrize("kwargs", [*VARIANTS, {"reset": "none"}, {"v_rest": -0.5}], ids=str)
+    @pytest.mark.parametrize("backend", ["torch", "native"])
+    def test_spikes_potentials_and_gradients(self, backend: str, kwargs: dict) -> None:
+        current = noise(30, 2, 35)
+        full, expected = everything(current, memory=Full(), **kwargs)
+        run, found = everything(current, backend=backend, **kwargs)
+        assert full.spikes.sum() > 50
+        assert torch.equal(run.spikes, full.spikes)
+        torch.testing.assert_close(run.voltage, full.voltage, rtol=1e-9, atol=1e-10)
+        close(found, expected, 1e-9)
+
+    @pytest.mark.parametrize("kwargs", [VARIANTS[0], VARIANTS[-2]], ids=str)
+    def test_in_single_precision(self, kwargs: dict) -> None:
+        current = noise(60, 3, 40, dtype=torch.float32)
+        full, expected = everything(current.double(), memory=Full(), **kwargs)
+        run, found = everything(current, backend="native", **kwargs)
+        assert run.voltage.dtype == torch.float32
+        assert torch.equal(run.spikes.double(), full.spikes)
+        close([g.double() for g in found], expected, 2e-5)
+
+    @pytest.mark.parametrize("backend", ["torch", "native"])
+    def test_per_neuron_parameters(self, backend: str) -> None:
+        alpha, tau = noise(7, scale=0.8) + 0.15, noise(7, seed=1, scale=3.0) + 0.3
+        kwargs: dict[str, Any] = {"alpha": alpha, "tau": tau, "threshold": noise(7, seed=2, scale=1.0) + 0.5}
+        full, expected = everything(noise(40, 3, 2, 7), memory=Full(), **kwargs)
+        run, found = everything(noise(40, 3, 2, 7), backend=backend, **kwargs)
+        assert torch.equal(run.spikes, full.spikes)
+        close(found, expected, 1e-8)
+
+    @pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 8, 9])
+    def test_any_number_of_steps_and_neurons(self, steps: int) -> None:
+        for size in (1, 63, 65):
+            full, expected = everything(noise(steps, size), memory=Full())
+            run, found = everything(noise(steps, size), backend="native")
+            torch.testing.assert_close(run.pre_reset, full.pre_reset, rtol=1e-9, atol=1e-10)
+            close(found, expected, 1e-9)
+
+
+class TestAgainstClosedForms:
+    @pytest.mark.parametrize("alpha", [0.3, 0.85, 1.0])
+    @pytest.mark.parametrize("backend", ["torch", "native"])
+    def test_first_spike_solves_the_equation_to_one_step(self, backend: str, alpha: float) -> None:
+        lif = FractionalLIF(alpha=alpha, tau=1.0, dt=0.002, backend=backend)
+        fired = lif(torch.full((2000, 1), 1.7, dtype=F64))[:, 0].nonzero()[0].item() + 1
+        for steps, side in ((fired, 1), (fired - 1, -1)):
+            t = torch.tensor(0.002 * steps, dtype=F64)
+            assert side * (1.7 * (1 - mittag_leffler(-(t**alpha), alpha)) - 1.0) >= 0
+
+    @pytest.mark.parametrize("alpha", [0.2, 0.6, 0.95, 1.0])
+    @pytest.mark.parametrize("dt", [1e-4, 0.05, 100.0])
+    def test_single_precision_between_spikes_at_any_step(self, dt: float, alpha: float) -> None:
+        lif = FractionalLIF(alpha=alpha, tau=1.0, dt=dt, reset="none", backend="native")
+        run = lif.simulate(torch.full((4000, 1), 0.8))
+        t = dt * torch.arange(1, 4001, dtype=F64)
+        exact = 0.8 * (1 - mittag_leffler(-(t**alpha), alpha))
+        torch.testing.assert_close(run.voltage[:, 0].double(), exact, rtol=1e-6, atol=0)
+        fall = (
+            lif.simulate(torch.zeros(4000, 1), lif.initial_state(torch.zeros(1), v=0.7))
+            .voltage[:, 0]
+            .double()
+        )
+        expected = 0.7 * mittag_leffler(-(t**alpha), alpha)
+        torch.testing.assert_close(fall, expected, rtol=1e-6, atol=1e-6 * 0.7e-6)
+
+
+class TestGradients:
+    @pytest.mark.parametrize(
+        "kwargs", [{}, {"reset": "value"}, {"reset_memory": "restart"}, {"refractory": 1.0}]
+    )
+    @pytest.mark.parametrize("backend", ["torch", "native"])
+    def test_smooth_spikes_against_finite_differences(self, backend: str, kwargs: dict) -> None:
+        surrogate = NoisyThreshold(mode="meanfield", scale=3.0)
+        lif = FractionalLIF(0.6, dt=0.5, surrogate=surrogate, v_reset=0.2, backend=backend, **kwargs)
+        current = noise(9, 2, scale=1.5).requires_grad_()
+
+        def outputs(
+            current: Tensor, alpha: Tensor, tau: Tensor, threshold: Tensor, resistance: Tensor, v: Tensor
+        ):  # type: ignore[no-untyped-def]
+            lif.alpha, lif.tau, lif.threshold, lif.resistance = alpha, tau, threshold, resistance
+            state = lif.initial_state(current[0])
+            first = lif.simulate(current[:5], type(state)(**(vars(state) | {"v": v})))
+            second = lif.simulate(current[5:], first.state)
+            return first.spikes, first.voltage, second.spikes, second.voltage
+
+        scalars = [torch.tensor(x, dtype=F64, requires_grad=True) for x in (0.65, 1.5, 1.0, 1.2)]
+        v = torch.tensor([0.3, -0.2], dtype=F64, requires_grad=True)
+        assert torch.autograd.gradcheck(outputs, (current, *scalars, v), atol=2e-7)
+
+    def test_second_derivatives_are_torchs(self) -> None:
+        lif = FractionalLIF(0.6, surrogate=NoisyThreshold(mode="meanfield"), backend="torch")
+        current = noise(4, 2, scale=1.0).requires_grad_()
+
+        def spikes(current: Tensor, alpha: Tensor, tau: Tensor) -> Tensor:
+            lif.alpha, lif.tau = alpha, tau
+            return lif(current)
+
+        scalars = [torch.tensor(x, dtype=F64, requires_grad=True) for x in (0.6, 1.5)]
+        assert torch.autograd.gradgradcheck(spikes, (current, *scalars), atol=1e-6)
+        native = FractionalLIF(0.6, surrogate="atan", backend="native")
+        (first,) = torch.autograd.grad(native(current).sum(), current, create_graph=True)
+        with pytest.raises(RuntimeError, match="backend='torch'"):
+            first.sum().backward()
+
+    @pytest.mark.parametrize("mode", MODES)
+    def test_noise_is_the_same_and_trains_the_surrogate_alike(self, mode: str) -> None:
+        results = []
+        for backend in ("torch", "native"):
+            noisy = NoisyThreshold(mode=mode, learnable=True, generator=torch.Generator().manual_seed(3))
+            results.append(everything(noise(30, 2, 40), surrogate=noisy, backend=backend))
+        (expected_run, expected), (run, found) = results
+        torch.testing.assert_close(run.spikes, expected_run.spikes, rtol=1e-9, atol=1e-9)
+        close(found, expected, 2e-6)  # a surrogate's own parameters are single precision
+
+    def test_a_trained_surrogate(self) -> None:
+        results = [
+            everything(noise(30, 2, 40), surrogate=ATan(learnable=True), backend=backend)
+            for backend in ("torch", "native")
+        ]
+        close(results[1][1], results[0][1], 2e-6)
+
+
+class TestState:
+    @pytest.mark.parametrize("kwargs", [{}, {"refractory": 1.0}, {"reset_memory": "restart"}])
+    @pytest.mark.parametrize("dtype", [torch.float32, F64, torch.bfloat16])
+    def test_chunks_are_the_whole_and_so_are_their_gradients(self, dtype: torch.dtype, kwargs: dict) -> None:
+        lif = FractionalLIF(0.6, dt=0.5, learn=("alpha", "tau"), surrogate="atan", backend="native", **kwargs)
+        current = noise(61, 2, 5, dtype=dtype).requires_grad_()
+        whole = lif(current)
+        state, parts = None, []
+        for chunk in current.split([7, 1, 30, 23]):
+            run = lif.simulate(chunk, state)
+            parts.append(run.spikes)
+            state = run.state
+        assert state is not None
+        assert state.steps == 61
+        assert len(state.past) < 60
+        chunked = torch.cat(parts)
+        assert torch.equal(whole, chunked)
+        if dtype == torch.bfloat16:
+            return
+        weights = torch.arange(61, dtype=dtype)[:, None, None]
+        wanted = [current, *lif.parameters()]
+        found, expected = (torch.autograd.grad((weights * s).sum(), wanted) for s in (chunked, whole))
+        close(list(found), list(expected), 1e-10 if dtype == F64 else 1e-5)
+
+    def test_the_horizon_is_named(self) -> None:
+        lif = FractionalLIF(0.6, memory=Exponentials(1e-6, horizon=50))
+        state = lif.simulate(torch.ones(40, 1)).state
+        with pytest.raises(
+            ValueError, match=r"50 steps, got step 60; pass memory=Exponentials\(1e-06, horizon=64\)"
+        ):
+            lif.simulate(torch.ones(20, 1), state)
+
+    def test_states_pass_between_backends(self) -> None:
+        one, other = (FractionalLIF(0.6, backend=b) for b in ("torch", "native"))
+        current = noise(40, 3)
+        states = [lif.simulate(current[:15]).state for lif in (one, other)]
+        runs = [
+            lif.simulate(current[15:], state).voltage for lif, state in zip((other, one), states, strict=True)
+        ]
+        torch.testing.assert_close(runs[0], runs[1], rtol=1e-12, atol=1e-12)
+
+
+class Own(nn.Module):
+    """A surrogate from elsewhere: a step above 0."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return SpikeFunction.apply(x, lambda x: 1 / (1 + x**2), True)
+
+
+class Sly(nn.Module):
+    """A step for a few numbers, and not for many."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        step = (x >= 0).to(x.dtype)
+        return step if x.numel() < 100 else step * 0.75
+
+
+class TestBackend:
+    @pytest.mark.parametrize(
+        ("kwargs", "chosen", "why"),
+        [
+            ({}, "native", "it can run this"),
+            ({"backend": "torch"}, "torch", "asked for"),
+            ({"backend": "native"}, "native", "asked for"),
+            ({"method": "l1"}, "torch", "method='l1'"),
+            ({"memory": Full()}, "torch", "Full()"),
+            ({"surrogate": torch.sigmoid}, "torch", "no step"),
+            ({"surrogate": Own()}, "native", "it can run this"),
+        ],
+    )
+    def test_the_report_says_what_and_why(self, kwargs: dict, chosen: str, why: str) -> None:
+        report = FractionalLIF(0.6, **kwargs).backend_report(torch.ones(5, 2))
+        assert report.backend == chosen
+        assert why in str(report)
+
+    @pytest.mark.parametrize("kwargs", [{"method": "l1"}, {"memory": Full()}, {"surrogate": torch.sigmoid}])
+    def test_native_refuses_what_it_cannot_run(self, kwargs: dict) -> None:
+        with pytest.raises(ValueError, match="`backend` 'native' cannot run this layer: "):
+            FractionalLIF(0.6, backend="native", **kwargs)(torch.ones(5, 2))
+
+    def test_a_surrogate_that_breaks_its_promise_is_found_out(self) -> None:
+        current = noise(30, 20)
+        run = FractionalLIF(0.6, surrogate=Sly()).simulate(current)
+        expected = FractionalLIF(0.6, surrogate=Sly(), backend="torch").simulate(current)
+        assert torch.equal(run.voltage, expected.voltage)
+        with pytest.raises(ValueError, match="no step"):
+            FractionalLIF(0.6, surrogate=Sly(), backend="native")(current)
+
+    def test_a_surrogate_from_elsewhere_gives_the_same(self) -> None:
+        results = [everything(noise(30, 2, 40), surrogate=Own(), backend=b) for b in ("torch", "native")]
+        assert torch.equal(results[0][0].spikes, results[1][0].spikes)
+        close(results[1][1], results[0][1], 1e-9)
+
+    def test_functorch_goes_by_torch(self) -> None:
+        lif = FractionalLIF(0.6, surrogate="atan")
+        current = noise(6, 3)
+        batched = torch.func.vmap(lif, in_dims=1, out_dims=1)(current)
+        assert torch.equal(batched, lif(current))
+
+    def test_unknown_backend(self) -> None:
+        with pytest.raises(ValueError, match="`backend` must be one of 'auto', 'native', 'torch'"):
+            FractionalLIF(0.6, backend="cuda")
+
+    def test_importing_does_not_import_numba(self) -> None:
+        code = "import sys, fracspike; print('numba' in sys.modules)"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == "False"
+
+    def test_threads_and_any_number_of_them(self) -> None:
+        lif, current = FractionalLIF(0.6, surrogate="atan", learn=("alpha",)), noise(40, 3, 100)
+        threads = torch.get_num_threads()
+        try:
+            torch.set_num_threads(1)
+            alone = lif(current)
+            torch.set_num_threads(3)
+            together = lif(current)
+        finally:
+            torch.set_num_threads(threads)
+        assert torch.equal(alone, together)
+        results: dict[int, Tensor] = {}
+        callers = [threading.Thread(target=lambda i=i: results.update({i: lif(current)})) for i in range(4)]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join()
+        assert all(torch.equal(alone, result) for result in results.values())
+        assert len(results) == 4
+
+    def test_a_forked_process_can_run_it(self) -> None:
+        code = (
+            "import os, torch; from fracspike import FractionalLIF\n"
+            "torch.set_num_threads(2); lif = FractionalLIF(0.6); x = torch.rand(40, 200) * 2\n"
+            "s = lif(x).sum()\n"
+            "torch.set_num_threads(1) if os.fork() == 0 else os.wait()\n"
+            "assert lif(x).sum() == s; print('done')"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout.count("done") == 2
+
+
+class TestOperators:
+    def arguments(self) -> tuple[Any, ...]:
+        from fracspike.neurons.native import ops
+
+        current, ones = noise(6, 70).requires_grad_(), torch.ones(70, dtype=F64)
+        alpha, tau = (torch.tensor(x, dtype=F64, requires_grad=True) for x in (0.6, 2.0))
+        empty, hold = torch.empty(0, 70, dtype=F64), torch.zeros(70, dtype=torch.long)
+        where = ([70], 0.5, [], 1 << 12, 1e-6)
+        first = (current, ones.clone().requires_grad_(), alpha, tau, ones.clone().requires_grad_(), ones * 0)
+        potential = (*first, empty, empty, ones * 0, hold, *where, 0, 1.0, 1, False, 0)
+        with torch.no_grad():
+            before, s, clamp, end, _ = ops.potential(*potential)
+        spikes = (*first, empty, ones * 0, before, s, 1 / (1 + before**2), s.new_empty(0), clamp, end)
+        return ops, potential, (*spikes, *where, 1, False, False, True)
+
+    def test_opcheck(self) -> None:
+        ops, potential, spikes = self.arguments()
+        torch.library.opcheck(ops.potential, [a.detach() if isinstance(a, Tensor) else a for a in potential])
+        torch.library.opcheck(ops.spikes, spikes)
+
+    def test_compiled_whole(self) -> None:
+        lif = FractionalLIF(0.6, surrogate="atan", learn=("alpha", "tau"))
+        compiled = torch.compile(lif, fullgraph=True, backend="aot_eager")
+        current = noise(20, 70, dtype=torch.float32).requires_grad_()
+        weights = torch.linspace(0, 1, 20)[:, None]
+        spikes = compiled(current)
+        assert torch.equal(spikes, lif(current))
+        wanted = [current, *lif.parameters()]
+        found = torch.autograd.grad((weights * spikes).sum(), wanted)
+        expected = torch.autograd.grad((weights * lif(current)).sum(), wanted)
+        close(list(found), list(expected), 1e-6)
+        with pytest.raises(ValueError, match="`current` must be finite"):
+            compiled(torch.full((20, 70), math.nan, requires_grad=True))
