@@ -295,6 +295,7 @@ def _draw_currents(out: Run, spikes: dict[float, dict[str, Times]]) -> None:
 #: what is compared: label -> (reset memory, method), the rectangle rule apart
 SCHEMES = {
     "L1, reset remembered": ("overwrite", "l1_explicit"),
+    "L1, reset as a current": ("current", "l1_explicit"),
     "L1, reset left out": ("jump", "l1_explicit"),
     "exact, reset left out": ("jump", "exact"),
     "exact, memory erased": ("restart", "exact"),

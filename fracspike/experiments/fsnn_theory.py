@@ -29,7 +29,7 @@ from torch import Tensor
 
 from fracspike.neurons import FractionalLIF
 from fracspike.plots import blank
-from fracspike.solvers import fdeint, mittag_leffler
+from fracspike.solvers import Full, fdeint, mittag_leffler
 from fracspike.threads import one_thread
 
 from .report import Experiment, Row, Run
@@ -47,7 +47,13 @@ Array = NDArray[np.float64]
 def neuron(alpha: float, dt: float, method: str = "exact", threshold: float = 1.0) -> FractionalLIF:
     """Return the paper's neuron: order ``alpha``, tau 1 in its units, resistance 1."""
     return FractionalLIF(
-        alpha=alpha, tau=TAU_A ** (1 / alpha), threshold=threshold, dt=dt, reset="none", method=method
+        alpha=alpha,
+        tau=TAU_A ** (1 / alpha),
+        threshold=threshold,
+        dt=dt,
+        reset="none",
+        method=method,
+        memory=Full(),  # steps go down to 1e-12 of tau, where no sum of exponentials reaches
     )
 
 
