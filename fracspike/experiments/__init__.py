@@ -10,6 +10,9 @@ from .report import Experiment, Row, Run
 
 #: name -> module that holds it as ``EXPERIMENT``; imported only when asked for
 MODULES = {
+    "adaptation": "fracspike.experiments.adaptation",
+    "fsnn-theory": "fracspike.experiments.fsnn_theory",
+    "spoken-digits": "fracspike.experiments.spoken_digits",
     "surrogates": "fracspike.experiments.surrogates",
     "teka2014": "fracspike.experiments.teka2014",
 }
