@@ -205,7 +205,7 @@ def test_rows_pair_the_seeds() -> None:
     assert (first.published, first.measured, first.within) == (88.08, 88.0, True)
     gain = rows["gain of alpha 0.3 over alpha 1 (points), SGCN on Cora, released neuron"]
     assert (gain.published, gain.measured) == (0.39, 0.0)
-    assert rows["standard error of that gain (points), released neuron"].measured == 2.0
+    assert rows["standard error of that gain (points), SGCN on Cora, released neuron"].measured == 2.0
     spread = rows["spread over training seeds (points), SGCN on Cora, released neuron, alpha 0.3"]
     assert spread.measured == pytest.approx(2.83)
 

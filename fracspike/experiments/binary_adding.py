@@ -207,13 +207,6 @@ FULL = Plan(epochs=50)
 
 SOURCE = "Ma et al. 2025, table of neuron models"
 LIF = 29.6  # percent, after 50 epochs
-OTHERS = {
-    "recurrent LIF": 53.35,
-    "ALIF": 40.3,
-    "recurrent ALIF": 68.0,
-    "adLIF": 42.0,
-    "recurrent adLIF": 99.05,
-}
 
 
 def cells(plan: Plan, seed: int) -> list[dict[str, Any]]:
@@ -288,7 +281,7 @@ EXPERIMENT = Experiment(
     name="binary-adding",
     title="Does a power-law memory help a spiking network count over a hundred steps?",
     source="Ma et al. (2025), Spiking neural networks for temporal processing, arXiv:2502.09449",
-    duration="15 min; with --full, 3 hours",
+    duration="7 min; with --full, 5 hours",
     run=run,
     parameters={
         "alpha": START,

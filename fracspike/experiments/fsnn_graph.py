@@ -368,7 +368,14 @@ def _gain(
     rows = [Row(what, published, source, round(mean(gains), 2))]
     if len(gains) > 1:
         error = round(stdev(gains) / math.sqrt(len(gains)), 2)
-        rows.append(Row(f"standard error of that gain (points), {neuron}", None, "not published", error))
+        rows.append(
+            Row(
+                f"standard error of that gain (points), {column.title}, {neuron}",
+                None,
+                "not published",
+                error,
+            )
+        )
     return rows
 
 
@@ -406,7 +413,7 @@ EXPERIMENT = Experiment(
     name="fsnn-graph",
     title="Is it the fractional order that helps f-SNN on citation graphs?",
     source="Ge et al. (2026), Fractional-order spiking neural network, arXiv:2507.16937, Table 2",
-    duration="30 min; with --full, 4 hours",
+    duration="10 min; with --full, 75 min",
     run=run,
     parameters={
         "dataset": "cora",
