@@ -266,7 +266,8 @@ def _draw(out: Run, results: list[dict[str, Any]]) -> None:
     ax.axhline(LIF, ls=":", lw=0.9, color="grey", label="published LIF, 50 epochs")
     ax.axhline(100 / CLASSES, ls=":", lw=0.5, color="grey", label="chance")
     ax.set(xlabel="epoch", ylabel="test accuracy (%)")
-    ax.legend(fontsize=8)
+    figure.set_size_inches(8.0, 4.0)
+    figure.legend(loc="outside right center", fontsize=8)
     out.save_figure("learning", figure)
 
 

@@ -380,10 +380,11 @@ def _gain(
 
 
 def _draw(out: Run, plan: Plan, results: Results) -> None:
+    shown = [v for v in VARIANTS if any(v in column.variants for column in plan.columns)]
     figure, axes = blank(1, len(plan.columns), "Citation graphs: each dot is a training seed")
     figure.set_size_inches(3.4 * len(plan.columns) + 2.5, 4.0)
     for ax, column in zip(axes, plan.columns, strict=True):
-        for height, variant in enumerate(VARIANTS):
+        for height, variant in enumerate(shown):
             values = _of(results, column, variant)
             ax.plot(values, [height] * len(values), "o", color=f"C{height}", ms=5, alpha=0.6)
             if values:
@@ -395,10 +396,9 @@ def _draw(out: Run, plan: Plan, results: Results) -> None:
             strict=True,
         ):
             ax.axvline(number, ls=style, lw=0.8, color="grey", label=label)
-        ax.set_yticks(range(len(VARIANTS)), [v.title for v in VARIANTS] if ax is axes[0] else [])
-        ax.invert_yaxis()
-        ax.set(xlabel="test accuracy (%)", title=column.title)
-    axes[0].legend(fontsize=7, loc="lower left")
+        ax.set_yticks(range(len(shown)), [v.title for v in shown] if ax is axes[0] else [""] * len(shown))
+        ax.set(xlabel="test accuracy (%)", title=column.title, ylim=(len(shown) - 0.5, -0.5))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
     out.save_figure("accuracy", figure)
 
 
