@@ -282,7 +282,7 @@ EXPERIMENT = Experiment(
     name="binary-adding",
     title="Does a power-law memory help a spiking network count over a hundred steps?",
     source="Ma et al. (2025), Spiking neural networks for temporal processing, arXiv:2502.09449",
-    duration="7 min; with --full, 5 hours",
+    duration="8 min; with --full, 5 hours",
     run=run,
     parameters={
         "alpha": START,
