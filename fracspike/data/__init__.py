@@ -17,6 +17,7 @@ from .places import Remote, Source, cache_folder, damaged, file, folder
 LOADERS = {
     "fashion-mnist": "fracspike.data.fashion_mnist",
     "fsdd": "fracspike.data.fsdd",
+    "planetoid": "fracspike.data.planetoid",
 }
 
 
