@@ -59,7 +59,7 @@ def draw() -> None:
     axes = figure.subplots(3, 3)
     for ax, name in zip(axes.flat, NEURONS, strict=True):
         draw_response(ax, name)
-    axes[0, 0].legend(fontsize=7, loc="upper left")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
     for ax in axes[-1]:
         ax.set_xlabel("time (the last two: ms, mV)", fontsize=8)
     figure.suptitle("A step of current (grey): potential and spikes, without and with memory")

@@ -82,7 +82,7 @@ def draw() -> dict[str, np.ndarray]:
         draw_traces(axes[1, column], column)
     axes[0, 0].set_ylabel("spikes in 20 time units")
     axes[1, 0].set_ylabel("potential, dt = 0.02")
-    axes[0, 0].legend(fontsize=8, loc="upper left")
+    axes[0, -1].legend(fontsize=7, loc="center right", bbox_to_anchor=(1.0, 0.5))
     figure.suptitle("One constant drive, four ways for a reset to enter the memory")
     figure.savefig(FIGURE, dpi=80)
     return found

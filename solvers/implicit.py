@@ -156,7 +156,7 @@ def _drop(leaf: Tensor) -> None:
 
 def _residual(base: Tensor, change: Tensor, y: Tensor) -> tuple[Tensor, float, bool]:
     """Return the residual of ``y = base + change``, its largest entry, and whether that is but rounding."""
-    residual = base + change - y
+    residual = torch.add(base, change).sub_(y)
     size, info = _largest(residual), torch.finfo(base.dtype)
     unit = ROUNDING * info.eps
     met = size <= unit * (_largest(base) + info.tiny) or size <= unit * (_largest(change) + info.tiny)
@@ -164,7 +164,7 @@ def _residual(base: Tensor, change: Tensor, y: Tensor) -> tuple[Tensor, float, b
 
 
 def _largest(x: Tensor) -> float:
-    return float(x.abs().max())
+    return float(torch.linalg.vector_norm(x, math.inf))
 
 
 def _transposed(rate: GradientEdge | None, at: Tensor, gain: Tensor) -> Field:

@@ -16,6 +16,8 @@ from .places import Remote, Source, cache_folder, damaged, file, folder
 #: name of a data set -> module that reads it; imported only when asked for
 LOADERS = {
     "fashion-mnist": "fracspike.data.fashion_mnist",
+    "fsdd": "fracspike.data.fsdd",
+    "planetoid": "fracspike.data.planetoid",
 }
 
 

@@ -10,6 +10,11 @@ from .report import Experiment, Row, Run
 
 #: name -> module that holds it as ``EXPERIMENT``; imported only when asked for
 MODULES = {
+    "adaptation": "fracspike.experiments.adaptation",
+    "fsnn-theory": "fracspike.experiments.fsnn_theory",
+    "spoken-digits": "fracspike.experiments.spoken_digits",
+    "binary-adding": "fracspike.experiments.binary_adding",
+    "fsnn-graph": "fracspike.experiments.fsnn_graph",
     "surrogates": "fracspike.experiments.surrogates",
     "teka2014": "fracspike.experiments.teka2014",
 }

@@ -12,6 +12,7 @@ from fracspike.solvers import checks
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda done: 1.0,
     "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
+    "staircase": lambda done: 0.8 ** int(5 * done),  # five levels
 }
 
 

@@ -1,0 +1,165 @@
+"""Counting marked bits: the samples, the neurons that are compared, and what is reported."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from fracspike import cli
+from fracspike.experiments import binary_adding
+from fracspike.experiments.report import Run
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+class TestSamples:
+    def test_the_class_is_the_count_of_marked_ones(self) -> None:
+        inputs, labels = binary_adding.draw(500, seeded())
+        assert inputs.shape == (500, 100, 2)
+        assert set(inputs.unique().tolist()) == {0.0, 1.0}
+        assert torch.equal(inputs[..., 1].sum(1), torch.full((500,), 9.0))
+        assert torch.equal(inputs.prod(-1).sum(1).long(), labels)
+        assert torch.equal(labels.bincount(), torch.full((10,), 50))
+
+    def test_unmarked_bits_and_places_tell_nothing(self) -> None:
+        inputs, labels = binary_adding.draw(20_000, seeded())
+        bits, marks = inputs.unbind(-1)
+        assert (marks.mean(0) - 0.09).abs().max() < 0.01
+        for label in (0, 4, 9):
+            some = labels == label
+            unmarked = (bits[some] * (1 - marks[some])).sum() / (1 - marks[some]).sum()
+            assert unmarked == pytest.approx(0.5, abs=0.005)
+            ones = (bits[some] * marks[some]).mean(0)  # at every place alike
+            assert (ones - 0.01 * label).abs().max() < 0.015
+
+    def test_reproducible_from_the_generator(self) -> None:
+        first, again, other = (binary_adding.draw(20, seeded(s))[0] for s in (1, 1, 2))
+        assert torch.equal(first, again)
+        assert not torch.equal(first, other)
+
+    @pytest.mark.parametrize("count", [0, -10, 15])
+    def test_a_count_must_be_a_multiple_of_ten(self, count: int) -> None:
+        with pytest.raises(ValueError, match="`count` must be"):
+            binary_adding.draw(count, seeded())
+
+
+def test_the_ordinary_neuron_is_the_published_one() -> None:
+    """v <- 0.98 v (1 - s) + x, a spike where v reaches 0.5: gradients too, a box of height 1 within 0.2."""
+    torch.manual_seed(0)
+    neurons = binary_adding.Network(1.0).early
+    current = (0.2 * torch.randn(100, 4, 8, dtype=torch.float64)).requires_grad_()
+    wanted = torch.randn(100, 4, 8, dtype=torch.float64)
+
+    class Box(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+            ctx.save_for_backward(x)
+            return (x >= 0).to(x)
+
+        @staticmethod
+        def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+            (x,) = ctx.saved_tensors
+            return grad * (x.abs() <= 0.2)
+
+    v, spikes = torch.zeros(4, 8, dtype=torch.float64), []
+    for drive in current:
+        v = 0.98 * v + drive
+        spikes.append(Box.apply(v - 0.5))
+        v = v * (1 - spikes[-1])
+    expected = torch.stack(spikes)
+    found = neurons(current)
+    assert 0.01 < expected.mean() < 0.3
+    assert torch.equal(found, expected)
+    (one,) = torch.autograd.grad((wanted * found).sum(), current)
+    (other,) = torch.autograd.grad((wanted * expected).sum(), current)
+    torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.7, 0.3])
+def test_a_unit_weight_raises_the_potential_by_one(alpha: float) -> None:
+    neurons = binary_adding.Network(alpha).early
+    assert neurons.simulate(torch.ones(1, 1)).pre_reset.item() == pytest.approx(1.0, abs=1e-6)
+
+
+def test_only_the_last_step_is_read() -> None:
+    network = binary_adding.Network(0.5)
+    seen = []
+    network.readout.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape))
+    assert network(torch.ones(3, 100, 2)).shape == (3, 10)
+    assert seen == [(3, 128)]
+
+
+def test_learnable_orders_are_one_for_each_neuron_and_get_a_gradient() -> None:
+    torch.manual_seed(0)
+    network = binary_adding.Network(0.7, learn=True)
+    inputs, labels = binary_adding.draw(20, seeded())
+    nn.functional.cross_entropy(network(inputs), labels).backward()
+    learnt = [(name, p) for name, p in network.named_parameters() if "alpha" in name]
+    assert [tuple(p.shape) for _, p in learnt] == [(128,), (128,)]
+    for _, p in learnt:
+        assert p.grad is not None
+        assert torch.isfinite(p.grad).all()
+        assert p.grad.abs().max() > 0
+
+
+def test_full_is_the_published_protocol() -> None:
+    full = binary_adding.cells(binary_adding.FULL, 3)
+    assert {(c["epochs"], c["samples"], c["batch"], c["seed"]) for c in full} == {(50, 50_000, 250, 3)}
+    assert [(c["alpha"], c["learn"]) for c in full] == [
+        (1.0, False),
+        (0.9, False),
+        (0.7, False),
+        (0.5, False),
+        (0.3, False),
+        (0.7, True),
+    ]
+
+
+def test_only_the_full_run_is_held_against_the_published_figure(tmp_path: Path) -> None:
+    result = {"alpha": 1.0, "learn": False, "best": 0.31, "last": 0.30}
+    full, cut = (
+        binary_adding._row(Run(tmp_path, full=f), p, result)
+        for f, p in ((True, binary_adding.FULL), (False, binary_adding.DEFAULT))
+    )
+    assert (full.published, full.tolerance, full.within) == (29.6, 4.0, True)
+    assert (cut.published, cut.tolerance, cut.within) == (29.6, None, None)
+
+
+TINY = binary_adding.Plan(epochs=1, samples=250, tests=50, orders=(1.0, 0.5))
+
+
+def test_a_quick_run_writes_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(binary_adding, "QUICK", TINY)
+    monkeypatch.setattr(
+        "sys.argv", ["fracspike", "reproduce", "binary-adding", "--quick", "--out", str(tmp_path)]
+    )
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert not stop.value.code
+    folder = tmp_path / "binary-adding"
+    curves = list(csv.DictReader((folder / "curves.csv").read_text().splitlines()))
+    assert [line["order"] for line in curves] == ["LIF (alpha 1)", "alpha 0.5", "learnable orders, from 0.7"]
+    assert (folder / "learning.png").stat().st_size > 5000
+    rows = {row["quantity"]: row for row in json.loads((folder / "results.json").read_text())["rows"]}
+    assert 0 < rows["smallest order that was learnt"]["measured"] < 1
+
+
+def test_two_trainings_of_one_seed_agree(tmp_path: Path) -> None:
+    cell = binary_adding.cells(TINY, 0)[1]
+    first, again = (binary_adding.train(cell, tmp_path / name) for name in ("one", "two"))
+    assert {**first, "seconds": 0} == {**again, "seconds": 0}
+
+
+def test_a_trial_returns_numbers() -> None:
+    experiment = binary_adding.EXPERIMENT
+    assert experiment.trial is not None
+    params = {**experiment.parameters, "samples": 250, "tests": 50}
+    assert set(experiment.trial(params, 0)) == {"best", "last"}
