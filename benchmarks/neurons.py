@@ -10,8 +10,8 @@ multi-step mode.
 The cases of a shape are timed in turn, round after round, so that other load falls on all alike; the least
 of the rounds counts, as processor time with ``--threads 1``, which other load disturbs less. Everything from
 the call to the end of the backward pass is counted: the choice of modes, the derivative of the spikes,
-starting threads. The first call, which compiles or loads from the disk, is printed by itself. Memory and
-spikeDE are measured in processes of their own.
+starting threads. Parameters differ in every round, as in training. The first call, which compiles or loads
+from the disk, is printed by itself. Memory and spikeDE are measured in processes of their own.
 """
 
 from __future__ import annotations
@@ -92,6 +92,10 @@ def peers() -> dict[str, Step]:
 
 def seconds(step: Step, current: Tensor, weights: Tensor) -> float:
     """Return the time of one forward and backward pass."""
+    if isinstance(step, torch.nn.Module):  # as after a step of training, so that no weights are known already
+        with torch.no_grad():
+            for parameter in step.parameters():
+                parameter.mul_(1 + 1e-6)
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     current = current.clone().requires_grad_()
     start = clock()
