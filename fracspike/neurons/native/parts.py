@@ -268,3 +268,76 @@ def fired(i, g, reach, vr, d_th, d_vr, tiles, options):
     if outer:
         dv = add(dv, load(o_tile, i, g))
     return dv, jump, sub(d_th, slope), d_vr
+
+
+@njit(**PART)
+def decide(m, quad, g, j, s, jump, c, came, moments, setting):
+    """Make step ``m`` of four forward: return the moments with it in them, and what its reset adds.
+
+    Args:
+        m: 0 to 3.
+        quad: first of the four.
+        g: first neuron in the tiles.
+        j: and in all.
+        s: what the fast modes at the start of the four give to this step.
+        jump: what the reset before this step added, and
+        c: that with the change of drive.
+        came: jumps and drives of the four steps, zero where they are still to come.
+        moments: what has come to the slow modes in this stretch, and its moments.
+        setting: what `read_slow` found at its start; binomials and sums; threshold and ``v_reset`` of the
+            kernel; the tiles of potentials and spikes; kind of step and of reset.
+    """
+    (a0, a1, a2, a3), (binomials, sums), (level, vr), (v_tile, s_tile), (kind, reset) = setting
+    j0, j1, j2, j3 = came[0]
+    u0, u1, u2, u3 = came[1]
+    moments = collect(jump, c, *moments)
+    added, _, d1, d2, d3 = moments
+    v = slowly(binomials, quad + m, a0, a1, a2, a3, added, d1, d2, d3, sums, j)
+    v = add(v, since(m, 0, s, j0, j1, j2, j3, sums, j))
+    v = since(m, 4, v, u0, u1, u2, u3, sums, j)
+    return moments, fire(v_tile, s_tile, quad + m, g, v, level, vr, kind, reset)
+
+
+@njit(**PART)
+def retrace(m, quad, g, j, s, c, state, setting):
+    """Make step ``m`` of four back through time.
+
+    Args:
+        m: 0 to 3, and so are the next four as in `decide`.
+        quad: as said.
+        g: as said.
+        j: as said.
+        s: as said.
+        c: gradients in the potential of the four steps, zero where they are still to come.
+        state: of the step before (later in time) the gradient in its potential, what of the gradient in its
+            drive is known, its drive and its current; the gradients in resistance, threshold and v_reset so
+            far; the moments, as in `decide`; the sums of `pair`.
+        setting: what `read_slow` and `read_slow_last` found, and the weight of all modes but the slow;
+            binomials and sums; ``v_reset`` of the kernel and resistance; the tiles of currents, of their
+            gradients, and those of `fired`; whether gradients along the weights are wanted, and the options
+            of `fired`.
+
+    Returns:
+        ``state`` after this step, and the change that the step made to all modes.
+    """
+    (a0, a1, a2, a3, a4, share), (binomials, sums), (vr, r), (x_tile, d_tile, more), (moves, options) = (
+        setting
+    )
+    (dv, partial, u_next, x_next), (d_r, d_th, d_vr), moments, pairs = state
+    _, d0, d1, d2, d3 = moments
+    i, h = quad + m, fill(0.0, vr)
+    lost_now = lose(binomials, i, dv, a1, a2, a3, a4, d0, d1, d2, d3, sums, j)
+    moments = collect(dv, dv, *moments)
+    added, _, d1, d2, d3 = moments
+    rapid = since(m, 0, s, c[0], c[1], c[2], c[3], sums, j)
+    b = add(rapid, slowly(binomials, i, a0, a1, a2, a3, added, d1, d2, d3, sums, j))
+    all_told = add(sub(partial, rapid), lost_now)
+    store(d_tile, i, g, mul(r, all_told))
+    d_r = fma(all_told, x_next, d_r)
+    x = load(x_tile, i, g)
+    u = mul(r, x)
+    dv, jump, d_th, d_vr = fired(i, g, b, vr, d_th, d_vr, more, options)
+    if moves:
+        h = add(jump, sub(u, u_next))
+        pairs = pair(binomials, i, h, added, d1, d2, d3, *pairs)
+    return ((dv, fma(share, dv, rapid), u, x), (d_r, d_th, d_vr), moments, pairs), h

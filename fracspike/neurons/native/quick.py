@@ -41,20 +41,15 @@ from .parts import (
     advance,
     advance_once,
     advance_slow,
-    collect,
+    decide,
     finish,
-    fire,
-    fired,
     gather,
-    lose,
-    pair,
     put,
     read,
     read_slow,
     read_slow_last,
+    retrace,
     scatter,
-    since,
-    slowly,
     weigh,
     weigh_once,
     weigh_slow,
@@ -153,52 +148,39 @@ def forward(
                     load(readings, 3, g),
                 )
                 zero = fill(0.0, u)
-                d0, d1, d2, d3, added = zero, zero, zero, zero, zero
+                tables, tiles = (binomials, sums), (v_tile, s_tile)
+                setting = (a0, a1, a2, a3), tables, (level, vr), tiles, (kind, reset)
+                moments = zero, zero, zero, zero, zero
                 for quad in range(0, count, QUAD):
                     rest = count - quad
                     c1, c2, c3, u1, u2, u3, j1, j2, j3 = zero, zero, zero, zero, zero, zero, zero, zero, zero
-                    j0 = jump
-                    u0 = mul(r, load(x_tile, quad, g))
+                    j0, u0 = jump, mul(r, load(x_tile, quad, g))
                     c0 = add(j0, sub(u, u0))
-                    added, d0, d1, d2, d3 = collect(j0, c0, added, d0, d1, d2, d3)
-                    v = slowly(binomials, quad, a0, a1, a2, a3, added, d1, d2, d3, sums, here)
-                    v = add(v, since(0, 0, s0, j0, j1, j2, j3, sums, here))
-                    v = since(0, 4, v, u0, u1, u2, u3, sums, here)
-                    jump = fire(v_tile, s_tile, quad, g, v, level, vr, kind, reset)
+                    came = (j0, j1, j2, j3), (u0, u1, u2, u3)
+                    moments, jump = decide(0, quad, g, here, s0, j0, c0, came, moments, setting)
                     u = u0
                     if rest > 1:
-                        j1 = jump
-                        u1 = mul(r, load(x_tile, quad + 1, g))
+                        j1, u1 = jump, mul(r, load(x_tile, quad + 1, g))
                         c1 = add(j1, sub(u0, u1))
-                        added, d0, d1, d2, d3 = collect(j1, c1, added, d0, d1, d2, d3)
-                        v = slowly(binomials, quad + 1, a0, a1, a2, a3, added, d1, d2, d3, sums, here)
-                        v = add(v, since(1, 0, s1, j0, j1, j2, j3, sums, here))
-                        v = since(1, 4, v, u0, u1, u2, u3, sums, here)
-                        jump = fire(v_tile, s_tile, quad + 1, g, v, level, vr, kind, reset)
+                        came = (j0, j1, j2, j3), (u0, u1, u2, u3)
+                        moments, jump = decide(1, quad, g, here, s1, j1, c1, came, moments, setting)
                         u = u1
                     if rest > 2:
-                        j2 = jump
-                        u2 = mul(r, load(x_tile, quad + 2, g))
+                        j2, u2 = jump, mul(r, load(x_tile, quad + 2, g))
                         c2 = add(j2, sub(u1, u2))
-                        added, d0, d1, d2, d3 = collect(j2, c2, added, d0, d1, d2, d3)
-                        v = slowly(binomials, quad + 2, a0, a1, a2, a3, added, d1, d2, d3, sums, here)
-                        v = add(v, since(2, 0, s2, j0, j1, j2, j3, sums, here))
-                        v = since(2, 4, v, u0, u1, u2, u3, sums, here)
-                        jump = fire(v_tile, s_tile, quad + 2, g, v, level, vr, kind, reset)
+                        came = (j0, j1, j2, j3), (u0, u1, u2, u3)
+                        moments, jump = decide(2, quad, g, here, s2, j2, c2, came, moments, setting)
                         u = u2
                     if rest > 3:
-                        j3 = jump
-                        u3 = mul(r, load(x_tile, quad + 3, g))
+                        j3, u3 = jump, mul(r, load(x_tile, quad + 3, g))
                         c3 = add(j3, sub(u2, u3))
-                        added, d0, d1, d2, d3 = collect(j3, c3, added, d0, d1, d2, d3)
-                        v = slowly(binomials, quad + 3, a0, a1, a2, a3, added, d1, d2, d3, sums, here)
-                        v = add(v, since(3, 0, s3, j0, j1, j2, j3, sums, here))
-                        v = since(3, 4, v, u0, u1, u2, u3, sums, here)
-                        jump = fire(v_tile, s_tile, quad + 3, g, v, level, vr, kind, reset)
+                        came = (j0, j1, j2, j3), (u0, u1, u2, u3)
+                        moments, jump = decide(3, quad, g, here, s3, j3, c3, came, moments, setting)
                         u = u3
                         s0, s1, s2, s3 = advance(fast, u, fast_rates, g, here, c0, c1, c2, c3)
                     else:
                         finish(fast, fast_rates, g, here, rest, c0, c1, c2)
+                added, _, d1, d2, d3 = moments
                 advance_slow(slow, start_u, losses, slow_rates, count, wide(added), d1, d2, d3, g, here)
                 store(u_row, 0, g, u)
                 store(jump_row, 0, g, jump)
@@ -277,8 +259,8 @@ def adjoint(
         np.zeros((QUAD + MOMENTS, room)),
     )
     vr_row, r_row = np.zeros((1, room), kind_of), np.zeros((1, room), kind_of)
-    tiles = s_tile, p_tile, g_tile, v_tile, o_tile, w_tile
-    options = reset, detach, outer, wanted
+    tiles = x_tile, d_tile, (s_tile, p_tile, g_tile, v_tile, o_tile, w_tile)
+    options = moves, (reset, detach, outer, wanted)
     for block in range(first, last):
         j = block * width
         n = min(width, M - j)
@@ -333,94 +315,25 @@ def adjoint(
                     load(readings, 2, g),
                     load(readings, 3, g),
                 )
-                d0, d1, d2, d3, added = zero, zero, zero, zero, zero
-                x0, x1, x2, x3, y0, y1, y2, y3 = zero, zero, zero, zero, zero, zero, zero, zero
                 p1, p2, p3, p4 = zero, zero, zero, zero
-                d_r, d_th, d_vr = zero, zero, zero
+                setting = (a0, a1, a2, a3, a4, share), (binomials, sums), (vr, r), tiles, options
+                pairs = zero, zero, zero, zero, zero, zero, zero, zero
+                carried, moments = (dv, partial, u_next, x_next), (zero, zero, zero, zero, zero)
+                state = carried, (zero, zero, zero), moments, pairs
                 for quad in range(0, count, QUAD):
                     rest = count - quad
-                    c1, c2, c3, h0, h1, h2, h3 = zero, zero, zero, zero, zero, zero, zero
-                    c0 = dv
-                    lost_now = lose(binomials, quad, dv, a1, a2, a3, a4, d0, d1, d2, d3, sums, here)
-                    added, d0, d1, d2, d3 = collect(dv, dv, added, d0, d1, d2, d3)
-                    rapid = since(0, 0, s0, c0, c1, c2, c3, sums, here)
-                    b = add(rapid, slowly(binomials, quad, a0, a1, a2, a3, added, d1, d2, d3, sums, here))
-                    all_told = add(sub(partial, rapid), lost_now)
-                    store(d_tile, quad, g, mul(r, all_told))
-                    d_r = fma(all_told, x_next, d_r)
-                    x_next = load(x_tile, quad, g)
-                    u = mul(r, x_next)
-                    dv, jump, d_th, d_vr = fired(quad, g, b, vr, d_th, d_vr, tiles, options)
-                    if moves:
-                        h0 = add(jump, sub(u, u_next))
-                        x0, x1, x2, x3, y0, y1, y2, y3 = pair(
-                            binomials, quad, h0, added, d1, d2, d3, x0, x1, x2, x3, y0, y1, y2, y3
-                        )
-                    u_next = u
-                    partial = fma(share, dv, rapid)
+                    c1, c2, c3, h1, h2, h3 = zero, zero, zero, zero, zero, zero
+                    c0 = state[0][0]
+                    state, h0 = retrace(0, quad, g, here, s0, (c0, c1, c2, c3), state, setting)
                     if rest > 1:
-                        c1 = dv
-                        lost_now = lose(binomials, quad + 1, dv, a1, a2, a3, a4, d0, d1, d2, d3, sums, here)
-                        added, d0, d1, d2, d3 = collect(dv, dv, added, d0, d1, d2, d3)
-                        rapid = since(1, 0, s1, c0, c1, c2, c3, sums, here)
-                        b = add(
-                            rapid, slowly(binomials, quad + 1, a0, a1, a2, a3, added, d1, d2, d3, sums, here)
-                        )
-                        all_told = add(sub(partial, rapid), lost_now)
-                        store(d_tile, quad + 1, g, mul(r, all_told))
-                        d_r = fma(all_told, x_next, d_r)
-                        x_next = load(x_tile, quad + 1, g)
-                        u = mul(r, x_next)
-                        dv, jump, d_th, d_vr = fired(quad + 1, g, b, vr, d_th, d_vr, tiles, options)
-                        if moves:
-                            h1 = add(jump, sub(u, u_next))
-                            x0, x1, x2, x3, y0, y1, y2, y3 = pair(
-                                binomials, quad + 1, h1, added, d1, d2, d3, x0, x1, x2, x3, y0, y1, y2, y3
-                            )
-                        u_next = u
-                        partial = fma(share, dv, rapid)
+                        c1 = state[0][0]
+                        state, h1 = retrace(1, quad, g, here, s1, (c0, c1, c2, c3), state, setting)
                     if rest > 2:
-                        c2 = dv
-                        lost_now = lose(binomials, quad + 2, dv, a1, a2, a3, a4, d0, d1, d2, d3, sums, here)
-                        added, d0, d1, d2, d3 = collect(dv, dv, added, d0, d1, d2, d3)
-                        rapid = since(2, 0, s2, c0, c1, c2, c3, sums, here)
-                        b = add(
-                            rapid, slowly(binomials, quad + 2, a0, a1, a2, a3, added, d1, d2, d3, sums, here)
-                        )
-                        all_told = add(sub(partial, rapid), lost_now)
-                        store(d_tile, quad + 2, g, mul(r, all_told))
-                        d_r = fma(all_told, x_next, d_r)
-                        x_next = load(x_tile, quad + 2, g)
-                        u = mul(r, x_next)
-                        dv, jump, d_th, d_vr = fired(quad + 2, g, b, vr, d_th, d_vr, tiles, options)
-                        if moves:
-                            h2 = add(jump, sub(u, u_next))
-                            x0, x1, x2, x3, y0, y1, y2, y3 = pair(
-                                binomials, quad + 2, h2, added, d1, d2, d3, x0, x1, x2, x3, y0, y1, y2, y3
-                            )
-                        u_next = u
-                        partial = fma(share, dv, rapid)
+                        c2 = state[0][0]
+                        state, h2 = retrace(2, quad, g, here, s2, (c0, c1, c2, c3), state, setting)
                     if rest > 3:
-                        c3 = dv
-                        lost_now = lose(binomials, quad + 3, dv, a1, a2, a3, a4, d0, d1, d2, d3, sums, here)
-                        added, d0, d1, d2, d3 = collect(dv, dv, added, d0, d1, d2, d3)
-                        rapid = since(3, 0, s3, c0, c1, c2, c3, sums, here)
-                        b = add(
-                            rapid, slowly(binomials, quad + 3, a0, a1, a2, a3, added, d1, d2, d3, sums, here)
-                        )
-                        all_told = add(sub(partial, rapid), lost_now)
-                        store(d_tile, quad + 3, g, mul(r, all_told))
-                        d_r = fma(all_told, x_next, d_r)
-                        x_next = load(x_tile, quad + 3, g)
-                        u = mul(r, x_next)
-                        dv, jump, d_th, d_vr = fired(quad + 3, g, b, vr, d_th, d_vr, tiles, options)
-                        if moves:
-                            h3 = add(jump, sub(u, u_next))
-                            x0, x1, x2, x3, y0, y1, y2, y3 = pair(
-                                binomials, quad + 3, h3, added, d1, d2, d3, x0, x1, x2, x3, y0, y1, y2, y3
-                            )
-                        u_next = u
-                        partial = fma(share, dv, rapid)
+                        c3 = state[0][0]
+                        state, h3 = retrace(3, quad, g, here, s3, (c0, c1, c2, c3), state, setting)
                         if moves:
                             weigh(fast, weighed, fast_rates, g, here, h0, h1, h2, h3)
                             p1 = fma(h0, c0, fma(h1, c1, fma(h2, c2, fma(h3, c3, p1))))
@@ -437,6 +350,8 @@ def adjoint(
                         if rest > 2:
                             advance_once(fast, fast_rates, g, here, c2)
                             weigh_once(fast, weighed, fast_rates, g, h2)
+                carried, found, moments, pairs = state
+                x0, x1, x2, x3, y0, y1, y2, y3 = pairs
                 if moves:
                     weigh_slow(slow, weighed_slow, slow_rates, g, here, x0, x1, x2, x3)
                     accumulate(products, 0, g, p1)
@@ -447,7 +362,10 @@ def adjoint(
                     accumulate(products, 5, g, y1)
                     accumulate(products, 6, g, y2)
                     accumulate(products, 7, g, y3)
+                _, d0, d1, d2, d3 = moments
                 advance_slow(slow, zero, losses, slow_rates, count, wide(d0), d1, d2, d3, g, here)
+                dv, partial, u_next, x_next = carried
+                d_r, d_th, d_vr = found
                 store(rows, 0, g, dv)
                 store(rows, 1, g, partial)
                 store(rows, 2, g, u_next)
