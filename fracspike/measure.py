@@ -17,12 +17,10 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd  # torch names no pu
 from torch.nn.utils import parametrize
 
 from fracspike.layers.recording import Neuron, record
-from fracspike.neurons import FractionalIF, FractionalLI, FractionalLIF, FractionalNeuron
-from fracspike.neurons.exact import TOLERANCE
+from fracspike.neurons import FractionalIF, FractionalLI, FractionalLIF, FractionalNeuron, exact
 from fracspike.neurons.lif import EXACT, SCHEMES
 from fracspike.neurons.membrane import Integrator, Propagator
 from fracspike.solvers import Blocked, Exponentials, Full, Memory, Window, checks
-from fracspike.solvers.modes import choose
 
 
 def spike_counts(spikes: Tensor) -> Tensor:
@@ -209,15 +207,8 @@ def memory_operations(layer: Neuron, steps: int, dtype: torch.dtype = torch.floa
     count = checks.positive_int("steps", steps)
     kernels = _kernels(layer, count + 1)
     if isinstance(layer, FractionalLIF) and layer._modal:
-        return sum(2.0 * _modes(layer, dtype) * count for _ in kernels)
+        return sum(2.0 * exact.rates(layer, dtype).modes * count for _ in kernels)
     return sum(_past(layer.memory, kernel, count, dtype) for kernel in kernels)
-
-
-def _modes(layer: FractionalLIF, dtype: torch.dtype) -> int:
-    """Return how many exponentials the exact method runs for this layer."""
-    memory = cast(Exponentials, layer.memory)
-    tol = TOLERANCE.get(dtype, TOLERANCE[torch.float32]) if layer._by_dtype else memory.tol
-    return int(choose(layer.alpha, layer.dt / layer.tau.double(), memory.horizon, tol).modes)
 
 
 def _past(memory: Memory, kernel: Tensor, steps: int, dtype: torch.dtype) -> float:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 #: relative error of the memory, if none is asked for
 TOLERANCE = {torch.float32: 7e-7, torch.float64: 1e-11}
-HALVES = (torch.float16, torch.bfloat16)
 DRIFT = 30.0  # how far beyond the tolerance the error may go when tau or alpha is learnt between two chunks
 
 
@@ -45,9 +44,6 @@ def simulate(lif: FractionalLIF, current: Tensor, state: State, *, traces: bool)
             f"`current` must end within the horizon of the memory, {memory.horizon} steps, got step {done}; "
             f"pass memory=Exponentials({memory.tol:g}, horizon={1 << (done - 1).bit_length()})"
         )
-    dtype = current.dtype
-    if dtype in HALVES:  # single precision costs nothing here, and half of one would not hold a potential
-        current, state = current.float(), replace(state, v=state.v.float(), drive=state.drive.float())
     run = None
     if _wants_native(lif, current):
         run = _native(lif, current, state, memory, traces)
@@ -55,16 +51,7 @@ def simulate(lif: FractionalLIF, current: Tensor, state: State, *, traces: bool)
         grid = _grid(lif, state, memory)
         run = lif._march(current, replace(state, grid=grid))
         run = replace(run, state=replace(run.state, grid=grid))
-    end = run.state
-    if not traces:
-        return replace(run, spikes=run.spikes.to(dtype))
-    return replace(
-        run,
-        spikes=run.spikes.to(dtype),
-        voltage=run.voltage.to(dtype),
-        pre_reset=run.pre_reset.to(dtype),
-        state=replace(end, v=end.v.to(dtype), drive=end.drive.to(dtype), steps=done),
-    )
+    return replace(run, state=replace(run.state, steps=done)) if traces else run
 
 
 def within_reach(lif: FractionalLIF, dtype: torch.dtype, state: State | None) -> bool:
@@ -74,11 +61,20 @@ def within_reach(lif: FractionalLIF, dtype: torch.dtype, state: State | None) ->
     if state is not None and len(state.past):  # begun with the whole history
         return False
     try:
-        memory = _memory(lif, dtype)
-        modes.choose(lif.alpha, lif.dt / lif.tau.detach().double(), memory.horizon, memory.tol)
+        rates(lif, dtype)
     except ValueError:
         return False
     return True
+
+
+def rates(lif: FractionalLIF, dtype: torch.dtype) -> modes.Grid:
+    """Return the fewest rates that serve a layer with modes, begun at rest.
+
+    Raises:
+        ValueError: if none do.
+    """
+    memory = _memory(lif, dtype)
+    return modes.choose(lif.alpha, lif.dt / lif.tau.detach().double(), memory.horizon, memory.tol)
 
 
 def membrane(lif: FractionalLIF, state: State, v_rest: Tensor) -> Modes:
@@ -92,7 +88,7 @@ def choose_backend(lif: FractionalLIF, current: Tensor) -> Choice:
     """Return what runs a current like this one, and why; see :meth:`FractionalLIF.backend_report`."""
     if lif.backend == "torch":
         return Choice("torch", "backend='torch' was asked for")
-    reason = obstacle(lif, current)
+    reason = _reason(lif, current)
     if reason is not None:
         return Choice("torch", reason)
     return Choice(
@@ -101,7 +97,7 @@ def choose_backend(lif: FractionalLIF, current: Tensor) -> Choice:
 
 
 def obstacle(lif: FractionalLIF, current: Tensor) -> str | None:
-    """Return why the compiled loop cannot run this layer on such a current, in words; None if it can."""
+    """Return why the compiled loop cannot run modes of this layer on such a current; None if it can."""
     from .lif import FractionalLIF
 
     if not lif._modal:
@@ -123,14 +119,20 @@ def obstacle(lif: FractionalLIF, current: Tensor) -> str | None:
         return "a transform of torch.func is active"
     elif importlib.util.find_spec("numba") is None:
         return "Numba is not installed"
-    elif not within_reach(lif, current.dtype, None):
-        return "no short sum of exponentials serves so small a dt / tau, and the whole history is kept"
     return native.obstacle(lif.surrogate, current)
+
+
+def _reason(lif: FractionalLIF, current: Tensor) -> str | None:
+    """Return the obstacle, or that there are no modes to run."""
+    reason = obstacle(lif, current)
+    if reason is None and not within_reach(lif, current.dtype, None):
+        return "no short sum of exponentials serves so small a dt / tau, and the whole history is kept"
+    return reason
 
 
 def refuse(lif: FractionalLIF, current: Tensor, reason: str | None = None) -> None:
     """Raise ValueError: the native backend was asked for and cannot run this."""
-    reason = reason or obstacle(lif, current)
+    reason = reason or _reason(lif, current)
     raise ValueError(f"`backend` 'native' cannot run this layer: {reason}; pass backend='auto' or 'torch'")
 
 
@@ -203,7 +205,7 @@ def _memory(lif: FractionalLIF, dtype: torch.dtype) -> Exponentials:
 def _grid(lif: FractionalLIF, state: State, memory: Exponentials) -> modes.Grid:
     """Return the rates: those the state was made with, else the fewest that serve."""
     if state.grid is None:
-        return modes.choose(lif.alpha, lif.dt / lif.tau.detach().double(), memory.horizon, memory.tol)
+        return rates(lif, state.v.dtype)
     if state.grid.error(lif.alpha) > DRIFT * memory.tol:
         raise ValueError(
             "`state` must come from a neuron of about this alpha: its modes no longer serve; start from rest"
