@@ -7,20 +7,11 @@ import json
 from pathlib import Path
 
 import pytest
+from command import call
 
-from fracspike import cli, experiments
+from fracspike import experiments
 from fracspike.experiments import Experiment, Row, report
 from fracspike.files import output_folder, replacing, write_json
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """Run the command line in this process and return its exit status."""
-    monkeypatch.setattr("sys.argv", ["fracspike", *arguments])
-    try:
-        cli.main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
 
 
 def test_reproduce_writes_results_tables_and_figures(

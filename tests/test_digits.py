@@ -7,12 +7,13 @@ import json
 import sys
 from pathlib import Path
 
+import command
 import pytest
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from fracspike import cli, training
+from fracspike import training
 from fracspike.training import checkpoint, digits, engine
 
 QUICK = ("--epochs", "4", "--hidden", "32", "--lr", "0.01")
@@ -20,12 +21,7 @@ QUICK = ("--epochs", "4", "--hidden", "32", "--lr", "0.01")
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     """Run ``fracspike train`` in this process and return its exit status."""
-    monkeypatch.setattr("sys.argv", ["fracspike", "train", *arguments])
-    try:
-        cli.main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
+    return command.call(monkeypatch, "train", *arguments)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -137,10 +133,7 @@ def test_bad_input_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert call(monkeypatch, *arguments) != 0
-    error = capsys.readouterr().err
-    assert said in error
-    assert error.startswith("fracspike: ")
-    assert len(error.splitlines()) == 1
+    command.assert_one_line(capsys.readouterr().err, said)
 
 
 def test_an_unwritable_folder_is_one_line(

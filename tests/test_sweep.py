@@ -12,10 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import command
 import pytest
 import toy_sweep
 
-from fracspike import cli
 from fracspike.sweep import owner, results
 from fracspike.sweep.grid import Grid
 from fracspike.sweep.owner import Watch
@@ -28,12 +28,7 @@ KINDS = {"alpha": float, "seed": int, "surrogate": str, "x": float}
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     """Run ``fracspike sweep`` in this process and return its exit status."""
-    monkeypatch.setattr("sys.argv", ["fracspike", "sweep", *arguments])
-    try:
-        cli.main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
+    return command.call(monkeypatch, "sweep", *arguments)
 
 
 class TestGrid:
@@ -342,7 +337,4 @@ def test_bad_input_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert call(monkeypatch, *arguments) != 0
-    error = capsys.readouterr().err
-    assert said in error
-    assert error.startswith("fracspike: ")
-    assert len(error.splitlines()) == 1
+    command.assert_one_line(capsys.readouterr().err, said)

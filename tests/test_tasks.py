@@ -8,23 +8,19 @@ import tomllib
 from dataclasses import replace
 from pathlib import Path
 
+import command
 import idx_files
 import pytest
 import torch
 
-from fracspike import cli, training
+from fracspike import training
 from fracspike.training import fashion_mnist
 from fracspike.training.blocks import Single
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     """Run ``fracspike train`` in this process and return its exit status."""
-    monkeypatch.setattr("sys.argv", ["fracspike", "train", *arguments])
-    try:
-        cli.main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
+    return command.call(monkeypatch, "train", *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -92,10 +88,7 @@ def test_bad_input_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert call(monkeypatch, *arguments) != 0
-    error = capsys.readouterr().err
-    assert said in error
-    assert error.startswith("fracspike: ")
-    assert len(error.splitlines()) == 1
+    command.assert_one_line(capsys.readouterr().err, said)
 
 
 QUICK = ("digits", "--epochs", "2", "--hidden", "8")
