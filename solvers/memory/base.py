@@ -16,6 +16,10 @@ class Past(ABC):
     """The remembered past of one run; items have the shape of the state."""
 
     @abstractmethod
+    def room(self, like: Tensor) -> Tensor:
+        """Return where the next item goes, of the shape of ``like``; one that is made there is not copied."""
+
+    @abstractmethod
     def append(self, item: Tensor, less: Tensor | None = None) -> None:
         """Remember ``item``, or ``item - less``, as the newest."""
 
@@ -58,6 +62,14 @@ class Memory(ABC):
     @abstractmethod
     def begin(self, weights: Tensor, count: int, dtype: torch.dtype) -> Past:
         """Start a run of at most ``count`` items of ``dtype`` with ``weights`` from :meth:`weights`."""
+
+
+def put(item: Tensor, less: Tensor | None, room: Tensor) -> None:
+    """Write ``item``, or ``item - less``, into ``room``, if it is not there already."""
+    if less is not None:
+        torch.sub(item, less, out=room)
+    elif item is not room:
+        room.copy_(item)
 
 
 def weigh(weights: Tensor, items: Tensor) -> Tensor:

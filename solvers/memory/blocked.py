@@ -53,13 +53,13 @@ class _BlockedPast(KeptPast):
         self._ahead: Tensor | None = None  # what older blocks add to the sums still to come
 
     def _finish(self, block: Tensor) -> Tensor:
-        assert self._buffer is not None
+        items = self._gather(block)
+        self._finished = len(items)
         if self._ahead is None:
-            self._ahead = torch.zeros_like(self._buffer)
-        self._finished += self._size
+            self._ahead = block.new_zeros((self._capacity, block.shape[1]))
         blocks = self._finished // self._size
         length = (blocks & -blocks) * self._size  # the longest stretch that ends here
-        items = self._buffer[self._finished - length : self._finished]
+        items = items[-length:]
         targets = self._ahead[self._finished : self._finished + length]
         targets += _act(self._weights[2 : 2 * length + 1], items.reshape(-1, *self._state), len(targets))
         return self._ahead[self._finished : self._finished + self._size]

@@ -8,11 +8,12 @@ as one matrix product, when the block begins: the same sum, with far less traffi
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from .base import Past, per_element
+from .base import Past, per_element, put
 
 BLOCK = 32  # items in a block, unless a memory has its own size
 
@@ -27,31 +28,36 @@ class BlockPast(Past):
 
     def __init__(self, near: Tensor, size: int = BLOCK) -> None:
         self._size = size
-        self._backwards = near[:size].flip(0)  # newest item last, as in a block
+        backwards = near[:size].flip(0)  # newest item last, as in a block
+        self._near = [backwards[size - n :] for n in range(size + 1)]
         self._filled = 0  # items in the newest block
-        self._block: Tensor | None = None  # (size, states)
-        self._older: Tensor | None = (
-            None  # (size, states): what older blocks add to its sums; None if nothing
-        )
+        self._block: Tensor | None = None  # (size, states), and views of it, made once for all blocks:
+        self._rows: Sequence[Tensor] = ()  # its items, each (*), and
+        self._first: list[Tensor] = []  # its first n items, (n, states)
+        self._older: Sequence[Tensor] = ()  # (states,) each: what older blocks add to its sums
         self._state = torch.Size()
+
+    def room(self, like: Tensor) -> Tensor:
+        """See :class:`Past`."""
+        if self._block is None:
+            self._state = like.shape
+            self._block = like.new_empty((self._size, like.numel()))
+            self._rows = self._block.reshape(-1, *self._state).unbind(0)
+            self._first = [self._block[:n] for n in range(self._size + 1)]
+        elif self._filled == self._size:
+            self._older = self._finish(self._block).unbind(0)
+            self._filled = 0
+        return self._rows[self._filled]
 
     def append(self, item: Tensor, less: Tensor | None = None) -> None:
         """See :class:`Past`."""
-        if self._block is None:
-            self._state = item.shape
-            self._block = self._room(item, self._size)
-        elif self._filled == self._size:
-            self._older = self._finish(self._block)
-            self._block = self._room(item, self._size)
-            self._filled = 0
-        put(item, less, self._block[self._filled])
+        put(item, less, self.room(item))
         self._filled += 1
 
     def weighted_sum(self) -> Tensor:
         """See :class:`Past`."""
-        assert self._block is not None
-        items, weights = self._block[: self._filled], self._backwards[self._size - self._filled :]
-        older = None if self._older is None else self._older[self._filled - 1]
+        items, weights = self._first[self._filled], self._near[self._filled]
+        older = self._older[self._filled - 1] if self._older else None
         if weights.dim() == 1:
             total = torch.mv(items.T, weights) if older is None else torch.addmv(older, items.T, weights)
             return total.reshape(self._state)
@@ -65,25 +71,16 @@ class BlockPast(Past):
             erased = where.expand(self._state).reshape(-1)
             self._erase(erased)
             self._block[: self._filled].masked_fill_(erased, 0.0)
-            if self._older is not None:
-                self._older.masked_fill_(erased, 0.0)
-
-    @abstractmethod
-    def _room(self, like: Tensor, size: int) -> Tensor:
-        """Return where the items of the next block go, ``(size, states)``."""
+            for older in self._older:
+                older.masked_fill_(erased, 0.0)
 
     @abstractmethod
     def _finish(self, block: Tensor) -> Tensor:
-        """Take ``block`` as older; return what all that is older adds to the sums of the next block."""
+        """Take ``block`` as older; return what all that is older adds to the sums of the next block.
+
+        Both are ``(size, states)``; the block will be written anew.
+        """
 
     @abstractmethod
     def _erase(self, where: Tensor) -> None:
         """Erase what is kept of older blocks for the states for which ``where``, flat, is true."""
-
-
-def put(item: Tensor, less: Tensor | None, room: Tensor) -> None:
-    """Write ``item``, or ``item - less``, into the flat ``room``."""
-    if less is None:
-        room.copy_(item.reshape(-1))
-    else:
-        torch.sub(item.reshape(-1), less.reshape(-1), out=room)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .base import sum_to
+from .base import put, sum_to
 
-ROWS = 256  # side of the squares of pairs of times that are formed at once
+ROWS = 128  # side of the squares of pairs of times that are formed at once
 STATES = 1 << 20  # numbers that are transformed at once
 
 
@@ -22,18 +22,18 @@ class Pairs:
 
     def __init__(self, shape: torch.Size) -> None:
         self._shape = shape
-        self._partners: list[Tensor] = []
+        self._partners = Differences()
         self._flushed: Tensor | None = None
 
-    def add(self, partner: Tensor) -> None:
-        """Take note that the newest sum was multiplied by ``partner``."""
-        self._partners.append(partner)
+    def add(self, item: Tensor, less: Tensor | None) -> None:
+        """Take note that the newest sum was multiplied by ``item``, or ``item - less``."""
+        self._partners.append(item, less)
 
     def flush(self, items: Tensor | Sequence[Tensor]) -> None:
         """Settle the pairs so far with ``items`` as they are, before some of these are erased."""
-        if self._partners:
+        if len(self._partners):
             self._flushed = self.total(items)
-            self._partners = [torch.zeros_like(partner) for partner in self._partners]
+            self._partners.clear()
 
     def total(self, items: Tensor | Sequence[Tensor]) -> Tensor:
         """Return the gradient in the weights.
@@ -45,8 +45,33 @@ class Pairs:
         return fresh if self._flushed is None else self._flushed + fresh
 
 
+class Differences:
+    """A list of ``item - less`` that holds but what they are formed from, and forms those that are asked for."""
+
+    def __init__(self) -> None:
+        self._pairs: list[tuple[Tensor, Tensor | None]] = []
+
+    def append(self, item: Tensor, less: Tensor | None) -> None:
+        """Append ``item``, or ``item - less``."""
+        self._pairs.append((item, less))
+
+    def clear(self) -> None:
+        """Make all zero."""
+        self._pairs = [(torch.zeros_like(self._pairs[0][0]), None)] * len(self._pairs)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, which: slice) -> Tensor:
+        pairs = self._pairs[which]
+        result = pairs[0][0].new_empty((len(pairs), *pairs[0][0].shape))
+        for row, (item, less) in zip(result.unbind(0), pairs, strict=True):
+            put(item, less, row)
+        return result
+
+
 def correlation(
-    sums: Tensor | Sequence[Tensor], items: Tensor | Sequence[Tensor], shape: torch.Size
+    sums: Tensor | Sequence[Tensor], items: Tensor | Differences, shape: torch.Size
 ) -> Tensor:
     r"""Return :math:`c_m = \sum_n \langle g_{n}, q_{n-m} \rangle` for lags ``m`` below ``shape[0]``.
 
@@ -64,15 +89,14 @@ def correlation(
     result = sums[0].new_zeros(shape)
     lags = min(n, shape[0] - 1)
     if len(shape) == 1:
-        for start in range(0, n, ROWS):
-            g = _stacked(sums, start)
-            for later in range(start, n, ROWS):
+        for later in range(0, n, ROWS):
+            q = _stacked(items, later)
+            for start in range(0, later + 1, ROWS):
                 if later - start - ROWS < lags:
-                    q = _stacked(items, later)
-                    _add_diagonals(result[1 : lags + 1], g @ q.T, later - start)
+                    _add_diagonals(result[1 : lags + 1], _stacked(sums, start) @ q.T, later - start)
         return result
     g, q = (_stacked(x, 0, n).flip(0) for x in (sums, items))
-    result[1 : lags + 1] = _per_element(g, q, items[0].shape, torch.Size((lags, *shape[1:])))
+    result[1 : lags + 1] = _per_element(g, q, items[:1].shape[1:], torch.Size((lags, *shape[1:])))
     return result
 
 
@@ -97,7 +121,7 @@ def short_correlation(items: Tensor, partners: Tensor, shape: torch.Size) -> Ten
     )
 
 
-def _stacked(tensors: Tensor | Sequence[Tensor], start: int, count: int = ROWS) -> Tensor:
+def _stacked(tensors: Tensor | Sequence[Tensor] | Differences, start: int, count: int = ROWS) -> Tensor:
     part = tensors[start : start + count]
     part = part if isinstance(part, Tensor) else torch.stack(list(part))
     return part.reshape(len(part), -1)

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from .. import checks
-from .base import Memory, Past, per_element, sum_to
-from .blocks import BLOCK, BlockPast, put
+from .base import Memory, Past, per_element, put, sum_to
+from .blocks import BLOCK, BlockPast
 from .correlate import short_correlation
 
 AMPLIFICATION = 12.0  # largest allowed sum |w_k| d_k^m / k_m: what rounding is multiplied by ...
@@ -172,9 +172,6 @@ class _ModesPast(BlockPast):
         self._in_near = factors.new_zeros((BLOCK, *factors.shape[1:]))
         self._in_factors = torch.zeros_like(factors[:-1])
 
-    def _room(self, like: Tensor, size: int) -> Tensor:
-        return like.new_empty((size, like.numel())) if self._block is None else self._block
-
     def _finish(self, block: Tensor) -> Tensor:
         self._settle()
         arrived = self._intake @ block
@@ -196,7 +193,7 @@ class _ModesPast(BlockPast):
         assert self._block is not None
         if self._partners is None:
             self._partners = torch.zeros_like(self._block)
-        put(item, less, self._partners[self._filled - 1])
+        put(item, less, self._partners[self._filled - 1].reshape(self._state))
 
     def _settle(self) -> None:
         """Add what the pairs of this block give for the gradients in the near kernel and in the factors."""

@@ -48,18 +48,20 @@ class KeptPast(BlockPast):
     @property
     def items(self) -> Tensor:
         """The remembered items, oldest first, ``(n, states)``."""
-        assert self._buffer is not None
-        return self._buffer[: self._finished + self._filled]
+        return self._gather(self._first[self._filled])
 
-    def _room(self, like: Tensor, size: int) -> Tensor:
+    def _gather(self, newest: Tensor) -> Tensor:
+        """Put ``newest``, of the block, behind all older items; return them together."""
         if self._buffer is None:
-            self._buffer = like.new_empty((self._capacity, like.numel()))
-        return self._buffer[self._finished : self._finished + size]
+            self._buffer = newest.new_empty((self._capacity, newest.shape[1]))
+        end = self._finished + len(newest)
+        self._buffer[self._finished : end] = newest
+        return self._buffer[:end]
 
     def _finish(self, block: Tensor) -> Tensor:
-        assert self._buffer is not None
-        self._finished += len(block)
-        return self._weighed(self._buffer[max(self._finished - self._reach, 0) : self._finished])
+        items = self._gather(block)
+        self._finished = len(items)
+        return self._weighed(items[max(len(items) - self._reach, 0) :])
 
     def _weighed(self, items: Tensor) -> Tensor:
         """Return what ``items``, which end where a block begins, add to the sums of that block."""
@@ -77,7 +79,7 @@ class KeptPast(BlockPast):
 
     def pair(self, item: Tensor, less: Tensor | None = None) -> None:
         """See :class:`Past`."""
-        self._pairs.add(item if less is None else item - less)
+        self._pairs.add(item, less)
 
     def paired(self) -> Tensor:
         """See :class:`Past`."""

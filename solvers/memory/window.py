@@ -53,13 +53,13 @@ class _WindowPast(KeptPast):
         self._capacity = min(self._capacity, 4 * -(-self._reach // self._size) * self._size)
         self._gone: list[Tensor] = []  # all items, if they are paired
 
-    def _room(self, like: Tensor, size: int) -> Tensor:
-        if self._finished + size > self._capacity:
+    def _gather(self, newest: Tensor) -> Tensor:
+        if self._finished + len(newest) > self._capacity:
             assert self._buffer is not None
-            kept = -(-self._reach // size) * size
+            kept = -(-self._reach // self._size) * self._size
             self._buffer[:kept] = self._buffer[self._finished - kept : self._finished].clone()
             self._finished = kept
-        return super()._room(like, size)
+        return super()._gather(newest)
 
     def _erase(self, where: Tensor) -> None:
         self._pairs.flush(self._gone)
@@ -68,7 +68,7 @@ class _WindowPast(KeptPast):
 
     def pair(self, item: Tensor, less: Tensor | None = None) -> None:
         super().pair(item, less)
-        self._gone.append(self.items[-1].clone())
+        self._gone.append(self._first[self._filled][-1].clone())
 
     def paired(self) -> Tensor:
         return self._pairs.total(self._gone)
