@@ -110,11 +110,11 @@ class AdjointMarch(DifferenceMarch):
         count: int,
         past: Sequence[Tensor] = (),
     ) -> None:
-        dtype, kernel = start.dtype, coefficients.kernel
+        dtype, kernel = start.dtype, -coefficients.kernel  # with the sign that it has in a step
         weights, gain = memory.weights(kernel, dtype), coefficients.gain.to(dtype)
         begin = partial(memory.begin, weights.detach(), len(kernel), dtype)
-        order_wanted = torch.is_grad_enabled() and gain.requires_grad
-        self._tape = _Tape(begin, start.detach(), gain.detach(), count, past, order_wanted=order_wanted)
+        order = weights.detach() if torch.is_grad_enabled() and gain.requires_grad else None
+        self._tape = _Tape(begin, start.detach(), gain.detach(), count, past, order)
         self.last = _Begin.apply(start, gain, weights, self._tape)  # type: ignore[no-untyped-call]
         self._step, self._states = ImplicitStep(), [self.last]
 
@@ -134,15 +134,23 @@ class AdjointMarch(DifferenceMarch):
 
     def gathered(self) -> Tensor:
         """See :class:`DifferenceMarch`."""
+        self._tape.finish()
         return gathered(self._tape.buffer, self._states)
 
 
 class _Tape:
     """What the steps share, forward and backward; holds no tensor that has a graph.
 
+    Args:
+        begin: begins a past.
+        start: first state.
+        gain: of the scheme.
+        count: of the states.
+        past: increments from before.
+        weights: of the past, if the gradients in gain and weights are wanted.
+
     Attributes:
         buffer: all states, ``(count, *)``.
-        gain: of the scheme.
         n: the number of steps made.
     """
 
@@ -153,20 +161,18 @@ class _Tape:
         gain: Tensor,
         count: int,
         past: Sequence[Tensor],
-        *,
-        order_wanted: bool,
+        weights: Tensor | None,
     ) -> None:
         self.buffer = start.new_empty((count, *start.shape))
         self._rows = self.buffer.unbind(0)
         self._rows[0].copy_(start)
         self.gain, self.n = gain, 0
-        self._rates = torch.empty_like(self.buffer).unbind(0) if order_wanted else None
-        self._begin, self._earlier = begin, list(past)
-        self._past = begin()
+        self._begin, self._earlier, self._weights = begin, list(past), weights
+        self._past: Past | None = begin()
         for item in past:
             self._past.append(item)
         self._pass = -1
-        self._later = start.new_zeros(())  # of the backward pass: the last gradient and sum
+        self._later = start.new_zeros(())  # of the backward pass: what later steps add to a gradient
 
     @property
     def last(self) -> Tensor:
@@ -180,10 +186,12 @@ class _Tape:
 
     def known(self) -> Tensor:
         """Return the known part of the next step."""
-        return self.last - self._past.weighted_sum() if self.n or self._earlier else self.last
+        assert self._past is not None
+        return self._past.weighted_sum().add_(self.last) if self.n or self._earlier else self.last
 
     def step(self, rate: Tensor, root: Root | None) -> tuple[Tensor, int]:
         """Make a step, to ``root`` if it is implicit; return the new state and its number."""
+        assert self._past is not None
         y = self.next
         if root is None:
             torch.addcmul(self.known(), self.gain, rate, out=y)
@@ -191,9 +199,11 @@ class _Tape:
             y.copy_(root.at)
         self._past.append(y, less=self.last)
         self.n += 1
-        if self._rates is not None:
-            self._rates[self.n].copy_(rate)
         return y.data, self.n  # .data: a row has its own version, lest the next row should seem to change it
+
+    def finish(self) -> None:
+        """Let go of the past: no step will follow, and the backward pass has its own."""
+        self._past = None
 
     def pull_back(self, n: int, upstream: Tensor, root: Root | None) -> Tensor:
         """Return the gradient in the rate of step ``n``; a pass goes through the steps latest first."""
@@ -201,34 +211,38 @@ class _Tape:
         if this_pass != self._pass:
             self._pass, self._paired = this_pass, False
             self._adjoint = self._begin()
-            self._in_gain = torch.zeros_like(upstream)
+            self._in_change = torch.zeros_like(upstream)
             known, weighed = upstream, None
         else:
-            weighed = self._adjoint.weighted_sum()
-            known = (upstream + self._later).sub_(weighed)
+            known, weighed = self._later.add_(upstream), self._adjoint.weighted_sum()
             self._pair(self._rows[n], self._rows[n - 1])
+            known = torch.add(known, weighed, out=self._adjoint.room(upstream))
         if root is not None:
             known = root.pull_back(known)
         self._adjoint.append(known)
-        self._later = known if weighed is None else weighed.add_(known)
-        if self._rates is not None:
-            self._in_gain.addcmul_(known, self._rates[n])
+        self._later = known.clone() if weighed is None else torch.sub(known, weighed, out=weighed)
+        if self._weights is not None:
+            self._in_change.addcmul_(known, self._rows[n] - self._rows[n - 1])
         return self.gain * known
 
     def pull_back_start(self, upstream: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Return the gradients in the first state, the gain and the weights."""
-        in_start = upstream + self._later
+        in_start, in_gain, in_weights = upstream + self._later, None, None
         for increment in reversed(self._earlier):
             self._adjoint.weighted_sum()
             self._pair(increment, None)
             self._adjoint.append(torch.zeros_like(increment))
-        in_gain = None if self._rates is None else self._in_gain.sum_to_size(self.gain.shape)
-        in_weights = -self._adjoint.paired() if self._paired else None
-        del self._adjoint, self._later, self._in_gain
+        if self._weights is not None:
+            in_gain = self._in_change.sum_to_size(self.gain.shape)
+            if self._paired:
+                in_weights = self._adjoint.paired()
+                in_gain = in_gain - (self._weights * in_weights).sum(0)
+            in_gain = in_gain / self.gain
+        del self._adjoint, self._later, self._in_change
         return in_start, in_gain, in_weights
 
     def _pair(self, item: Tensor, less: Tensor | None) -> None:
-        if self._rates is not None:
+        if self._weights is not None:
             self._adjoint.pair(item, less)
             self._paired = True
 
