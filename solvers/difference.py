@@ -211,16 +211,17 @@ class _Tape:
         if this_pass != self._pass:
             self._pass, self._paired = this_pass, False
             self._adjoint = self._begin()
-            self._in_change = torch.zeros_like(upstream)
-            known, weighed = upstream, None
+            self._later, self._in_change = torch.zeros_like(upstream), torch.zeros_like(upstream)
+            weighed: Tensor | float = 0.0
         else:
-            known, weighed = self._later.add_(upstream), self._adjoint.weighted_sum()
+            weighed = self._adjoint.weighted_sum()
             self._pair(self._rows[n], self._rows[n - 1])
-            known = torch.add(known, weighed, out=self._adjoint.room(upstream))
+        self._later.add_(upstream)
+        known = torch.add(self._later, weighed, out=self._adjoint.room(upstream))
         if root is not None:
             known = root.pull_back(known)
+            torch.sub(known, weighed, out=self._later)
         self._adjoint.append(known)
-        self._later = known.clone() if weighed is None else torch.sub(known, weighed, out=weighed)
         if self._weights is not None:
             self._in_change.addcmul_(known, self._rows[n] - self._rows[n - 1])
         return self.gain * known

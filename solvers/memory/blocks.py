@@ -33,7 +33,8 @@ class BlockPast(Past):
         self._filled = 0  # items in the newest block
         self._block: Tensor | None = None  # (size, states), and views of it, made once for all blocks:
         self._rows: Sequence[Tensor] = ()  # its items, each (*), and
-        self._first: list[Tensor] = []  # its first n items, (n, states)
+        self._first: list[Tensor] = []  # its first n items, (n, states), and
+        self._columns: list[Tensor] = []  # the same, (states, n)
         self._older: Sequence[Tensor] = ()  # (states,) each: what older blocks add to its sums
         self._state = torch.Size()
 
@@ -44,6 +45,7 @@ class BlockPast(Past):
             self._block = like.new_empty((self._size, like.numel()))
             self._rows = self._block.reshape(-1, *self._state).unbind(0)
             self._first = [self._block[:n] for n in range(self._size + 1)]
+            self._columns = [items.T for items in self._first]
         elif self._filled == self._size:
             self._older = self._finish(self._block).unbind(0)
             self._filled = 0
@@ -56,12 +58,13 @@ class BlockPast(Past):
 
     def weighted_sum(self) -> Tensor:
         """See :class:`Past`."""
-        items, weights = self._first[self._filled], self._near[self._filled]
-        older = self._older[self._filled - 1] if self._older else None
+        n = self._filled
+        weights, older = self._near[n], self._older[n - 1] if self._older else None
         if weights.dim() == 1:
-            total = torch.mv(items.T, weights) if older is None else torch.addmv(older, items.T, weights)
+            columns = self._columns[n]
+            total = torch.mv(columns, weights) if older is None else torch.addmv(older, columns, weights)
             return total.reshape(self._state)
-        items = items.reshape(len(items), *self._state)
+        items = self._first[n].reshape(n, *self._state)
         total = (per_element(weights, items.dim()) * items).sum(0)
         return total if older is None else total + older.reshape(self._state)
 
