@@ -258,22 +258,22 @@ class _Mixing:
     def __init__(self, damping: Tensor) -> None:
         self._damping = damping
         self._points: list[Tensor] = []
-        self._moves: list[Tensor] = []
+        self._residuals: list[Tensor] = []
 
     def next(self, y: Tensor, residual: Tensor) -> Tensor:
-        move = self._damping * residual
         self._points.append(y)
-        self._moves.append(move)
-        return self._mix() if len(self._points) > 2 else y + move
+        self._residuals.append(residual)
+        newest = torch.addcmul(y, self._damping, residual)
+        return self._mixed(newest) if len(self._points) > 2 else newest
 
-    def _mix(self) -> Tensor:
+    def _mixed(self, newest: Tensor) -> Tensor:
         """Combine the last points so that the linearised move is smallest."""
-        del self._points[:-MIXING], self._moves[:-MIXING]
-        newest = self._points[-1] + self._moves[-1]
-        changes = torch.stack([self._moves[-1] - move for move in self._moves[:-1]]).flatten(1).T
-        earlier = zip(self._points[:-1], self._moves[:-1], strict=True)
+        del self._points[:-MIXING], self._residuals[:-MIXING]
+        moves = self._damping * torch.stack(self._residuals)
+        changes = (moves[-1] - moves[:-1]).flatten(1).T
+        earlier = zip(self._points[:-1], moves[:-1].unbind(0), strict=True)
         steps = torch.stack([newest - (point + move) for point, move in earlier])
-        target = self._moves[-1].reshape(-1, 1)
+        target = moves[-1].reshape(-1, 1)
         # not the default driver of CPUs, gelsy: it gives other last digits at each call
         driver = "gelsd" if changes.device.type == "cpu" else None
         shares = torch.linalg.lstsq(changes.double(), target.double(), driver=driver).solution.squeeze(1)
