@@ -117,6 +117,18 @@ class TestMemory:
         rounded = block.float().double()
         assert (((rounded - block) / block).abs() < 1e-14)[block > 1e-30].all()
 
+    def test_a_fit_in_inference_mode_serves_a_later_training(self) -> None:
+        """What a fit keeps for the next must not be bound to the mode in which it was made."""
+        alpha = torch.tensor(0.63, dtype=F64, requires_grad=True)
+
+        def fitted() -> torch.Tensor:
+            return Exponentials(1e-5).fit(l1_weights(alpha, 77)).weights.sum()
+
+        with torch.inference_mode():
+            fitted()
+        fitted().backward()
+        assert alpha.grad is not None
+
     def test_a_tolerance_out_of_reach_is_refused(self) -> None:
         with pytest.raises(ValueError, match=r"`tol` must be within reach of torch.float32, got 1e-12"):
             solve(Exponentials(1e-12), "l1", dtype=torch.float32)

@@ -46,7 +46,7 @@ class Pairs:
 
 
 class Differences:
-    """A list of ``item - less`` that holds but what they are formed from, and forms those that are asked for."""
+    """A list of ``item - less`` that holds what they are formed from, and forms those that are asked for."""
 
     def __init__(self) -> None:
         self._pairs: list[tuple[Tensor, Tensor | None]] = []
@@ -70,9 +70,7 @@ class Differences:
         return result
 
 
-def correlation(
-    sums: Tensor | Sequence[Tensor], items: Tensor | Differences, shape: torch.Size
-) -> Tensor:
+def correlation(sums: Tensor | Sequence[Tensor], items: Tensor | Differences, shape: torch.Size) -> Tensor:
     r"""Return :math:`c_m = \sum_n \langle g_{n}, q_{n-m} \rangle` for lags ``m`` below ``shape[0]``.
 
     Both are given latest first, as a backward pass meets them.

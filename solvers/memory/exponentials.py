@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -102,11 +102,7 @@ class Exponentials(Memory):
         wanted = columns[rows]
         for modes in _mode_counts(lags, self.tol):
             for fastest, slowest in RANGES:
-                rates = torch.logspace(
-                    math.log10(slowest / lags), math.log10(fastest), modes, dtype=torch.float64
-                )
-                decays = _decays(rates, dtype)
-                powers = decays ** rows.double().unsqueeze(1)
+                decays, powers = _powers(lags, modes, fastest, slowest, dtype)
                 for solve in _least_squares(powers, wanted):
                     weights = solve(wanted)
                     error, amplification = _quality(powers, weights, wanted, dtype)
@@ -118,7 +114,7 @@ class Exponentials(Memory):
                     if self._acceptable(error, amplification, dtype):
                         smooth = solve(kernel.cpu().reshape(len(kernel), -1)[rows])
                         smooth = smooth.reshape(modes, *kernel.shape[1:])
-                        decays, smooth = decays.to(kernel.device), smooth.to(kernel.device)
+                        decays, smooth = decays.to(kernel.device, copy=True), smooth.to(kernel.device)
                         head = kernel[1] - (decays.reshape(-1, *([1] * (kernel.dim() - 1))) * smooth).sum(0)
                         return Fit(decays, smooth, head, error, amplification)
         raise ValueError(
@@ -226,6 +222,17 @@ def _decays(rates: Tensor, dtype: torch.dtype) -> Tensor:
     """Return ``exp(-rates)``, such that the decay of a whole block, which acts again and again, is exact."""
     block = torch.exp(-BLOCK * rates).to(dtype).double()
     return torch.where(block > torch.finfo(dtype).tiny, block ** (1 / BLOCK), torch.exp(-rates))
+
+
+@lru_cache(maxsize=128)
+def _powers(
+    lags: int, modes: int, fastest: float, slowest: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Return log-uniform decays ``(K,)`` and what is left of each at the sampled lags, for any kernel."""
+    with torch.inference_mode(False):  # what is kept must serve a later training too
+        rates = torch.logspace(math.log10(slowest / lags), math.log10(fastest), modes, dtype=torch.float64)
+        decays = _decays(rates, dtype)
+        return decays, decays ** _sampled_lags(lags).double().unsqueeze(1)
 
 
 def _mode_counts(lags: int, tol: float) -> list[int]:
