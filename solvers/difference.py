@@ -1,14 +1,17 @@
 r"""The march of a difference scheme: how its steps, and their gradients, follow from those before.
 
-One step is :math:`y_n = y_{n-1} - H_n + g f_n`, with :math:`H_n = \sum_{m \ge 1} k_m (y_{n-m} - y_{n-m-1})`.
-With :math:`\lambda_n` the gradient in the known part of a step, and
-:math:`S_n = \sum_{m \ge 1} k_m \lambda_{n+m}`, the gradient in a state is what reaches it from elsewhere and
+One step is :math:`y_n = y_{n-1} + H_n + g f_n`, with :math:`H_n = \sum_{m \ge 1} w_m \Delta_{n-m}`, where
+:math:`\Delta_n = y_n - y_{n-1}` and :math:`w_m = -k_m`. With :math:`\lambda_n` the gradient in the known part of a
+step, and :math:`S_n = \sum_{m \ge 1} w_m \lambda_{n+m}`, the gradient in a state is what reaches it from elsewhere,
+:math:`u_n`, and what later steps add:
 
-.. math:: \lambda_{n+1} + S_{n+1} - S_n, \qquad
-    \frac{\partial L}{\partial g} = \sum_n \langle \lambda_n, f_n \rangle, \qquad
-    \frac{\partial L}{\partial k_m} = -\sum_n \langle \lambda_n, y_{n-m} - y_{n-m-1} \rangle .
+.. math:: u_n + (\lambda_{n+1} - S_{n+1}) + S_n, \qquad
+    \frac{\partial L}{\partial w_m} = \sum_n \langle \lambda_n, \Delta_{n-m} \rangle, \qquad
+    g \frac{\partial L}{\partial g} = \sum_n \langle \lambda_n, g f_n \rangle
+    = \sum_n \langle \lambda_n, \Delta_n \rangle - \sum_m w_m \frac{\partial L}{\partial w_m} .
 
-So a whole step is one node of the graph, and the memory that runs backward holds the :math:`\lambda_n`.
+So a whole step is one node of the graph, the memory that runs backward holds the :math:`\lambda_n`, and of the
+forward pass nothing is kept but the states.
 """
 
 from __future__ import annotations
@@ -110,7 +113,7 @@ class AdjointMarch(DifferenceMarch):
         count: int,
         past: Sequence[Tensor] = (),
     ) -> None:
-        dtype, kernel = start.dtype, -coefficients.kernel  # with the sign that it has in a step
+        dtype, kernel = start.dtype, -coefficients.kernel
         weights, gain = memory.weights(kernel, dtype), coefficients.gain.to(dtype)
         begin = partial(memory.begin, weights.detach(), len(kernel), dtype)
         order = weights.detach() if torch.is_grad_enabled() and gain.requires_grad else None
