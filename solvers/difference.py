@@ -1,9 +1,10 @@
 r"""The march of a difference scheme: how its steps, and their gradients, follow from those before.
 
-One step is :math:`y_n = y_{n-1} + H_n + g f_n`, with :math:`H_n = \sum_{m \ge 1} w_m \Delta_{n-m}`,
-:math:`\Delta_n = y_n - y_{n-1}` and :math:`w_m = -k_m`. With :math:`\lambda_n` the gradient in the known part of
-a step, and :math:`S_n = \sum_{m \ge 1} w_m \lambda_{n+m}`, the gradient in a state is what reaches it from
-elsewhere, :math:`u_n`, and what later steps add:
+One step is :math:`y_n = y_{n-1} + H_n + g f_n`; with :math:`\Delta_n = y_n - y_{n-1}` and
+:math:`w_m = -k_m`, :math:`H_n = \sum_{m \ge 1} w_m \Delta_{n-m}`.
+With :math:`\lambda_n` the gradient in the known part of a step, and
+:math:`S_n = \sum_{m \ge 1} w_m \lambda_{n+m}`, the gradient in a state is what reaches it from elsewhere,
+:math:`u_n`, and what later steps add:
 
 .. math:: u_n + (\lambda_{n+1} - S_{n+1}) + S_n, \qquad
     \frac{\partial L}{\partial w_m} = \sum_n \langle \lambda_n, \Delta_{n-m} \rangle,
