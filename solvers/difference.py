@@ -12,8 +12,8 @@ With :math:`\lambda_n` the gradient in the known part of a step, and
     g \frac{\partial L}{\partial g} = \sum_n \langle \lambda_n, g f_n \rangle =
     \sum_n \langle \lambda_n, \Delta_n \rangle - \sum_m w_m \frac{\partial L}{\partial w_m} .
 
-So a whole step is one node of the graph, the memory that runs backward holds the :math:`\lambda_n`, and of the
-forward pass nothing is kept but the states.
+So a whole step is one node of the graph, the memory that runs backward holds the :math:`\lambda_n`, and of
+the forward pass nothing is kept but the states.
 """
 
 from __future__ import annotations
