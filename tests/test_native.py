@@ -93,6 +93,33 @@ class TestAgainstTheFullHistory:
             torch.testing.assert_close(run.pre_reset, full.pre_reset, rtol=1e-9, atol=1e-10)
             close(found, expected, 1e-9)
 
+    @pytest.mark.parametrize("size", [(32,), (3, 16), (5,)], ids=str)
+    def test_per_neuron_parameters_that_a_batch_shares(self, size: tuple[int, ...]) -> None:
+        """Whole vectors of neurons or not; one dimension of size 1 among them."""
+        current, count = noise(40, 3, *size), math.prod(size)
+        alpha = torch.linspace(0.4, 0.95, count, dtype=F64).reshape(size)
+        tau = torch.linspace(1.0, 3.0, size[-1], dtype=F64).expand(size)
+        kwargs: dict[str, Any] = {"alpha": alpha, "tau": tau, "size": size}
+        full, expected = everything(current, memory=Full(), **kwargs)
+        run, found = everything(current, backend="native", **kwargs)
+        assert torch.equal(run.spikes, full.spikes)
+        close(found, expected, 1e-9)
+
+    @pytest.mark.parametrize("steps", [1, 15, 16, 17, 70, 130])
+    @pytest.mark.parametrize(("dtype", "tol"), [(F64, 1e-9), (torch.float32, 2e-5)], ids=str)
+    def test_a_layer_that_nobody_goes_on_from(self, steps: int, dtype: torch.dtype, tol: float) -> None:
+        """It takes modes for its own steps only."""
+        current = noise(steps, 2, 19, dtype=dtype)
+        found = []
+        for memory, kind in ((Full(), F64), (None, dtype)):
+            lif = FractionalLIF(0.6, tau=2.0, dt=0.5, learn=LEARN[:-1], surrogate="atan", memory=memory)
+            drive = current.to(kind).requires_grad_()
+            spikes = lif(drive)
+            weights = torch.linspace(1.0, 2.0, steps, dtype=kind)[:, None, None]
+            gradients = torch.autograd.grad((weights * spikes).sum(), [drive, *lif.parameters()])
+            found.append([spikes.detach().double(), *(g.double() for g in gradients)])
+        close(found[1], found[0], tol)
+
 
 class TestAgainstClosedForms:
     @pytest.mark.parametrize("alpha", [0.3, 0.85, 1.0])
@@ -266,6 +293,23 @@ class Sly(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         step = (x >= 0).to(x.dtype)
         return step if x.numel() < 100 else step * 0.75
+
+
+class TestBadInput:
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+    @pytest.mark.parametrize(("steps", "step"), [(1, 0), (15, 14), (16, 15), (17, 16), (40, 3), (40, 39)])
+    @pytest.mark.parametrize("neuron", [0, 15, 36])
+    @pytest.mark.parametrize("reset_memory", ["jump", "restart"])
+    def test_what_is_not_finite_is_named(
+        self, value: float, steps: int, step: int, neuron: int, reset_memory: str
+    ) -> None:
+        """The compiled loop looks for itself, wherever it stands."""
+        current = noise(steps, 1, 37, dtype=torch.float32)
+        current[step, 0, neuron] = value
+        lif = FractionalLIF(0.6, surrogate="atan", backend="native", reset_memory=reset_memory)
+        for run in (lif, lif.simulate):
+            with pytest.raises(ValueError, match=rf"finite, got {value} at index \({step}, 0, {neuron}\)"):
+                run(current)
 
 
 class TestBackend:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+SMALL = 1 << 17  # numbers in a sequence up to which one thread is enough
 SHARES = 4  # pieces of work for each thread, so that a thread that is held up does not hold up all
 
 
@@ -25,8 +26,8 @@ def blocks_in_threads(kernel: Callable[..., None], arguments: Sequence[Any], blo
     in_threads(lambda start: kernel(*arguments, start, min(start + size, blocks)), range(0, blocks, size))
 
 
-def in_threads(work: Callable[[int], None], pieces: Sequence[int]) -> None:
-    """Call ``work`` on every piece, in as many threads as torch uses.
+def in_threads(work: Callable[[int], None], pieces: Sequence[int], *, alone: bool = False) -> None:
+    """Call ``work`` on every piece, in as many threads as torch uses, or ``alone`` in this one.
 
     Threads of Python, started here and gone when the call returns, and not those of OpenMP or Numba: a
     process may then fork at any time (data loaders do), any thread may call, one thread is no special case,
@@ -43,7 +44,7 @@ def in_threads(work: Callable[[int], None], pieces: Sequence[int]) -> None:
         except BaseException as error:
             failures.append(error)
 
-    count = min(torch.get_num_threads(), len(pieces)) - 1
+    count = 0 if alone else min(torch.get_num_threads(), len(pieces)) - 1
     threads = [threading.Thread(target=serve) for _ in range(count)]
     for thread in threads:
         thread.start()
