@@ -66,6 +66,7 @@ def padded(value: Tensor) -> Tensor:
 LANES = 16  # neurons of a vector
 STRETCH = 16  # steps that are taken at once ...
 MOMENTS = 4  # ... by slow modes with so many terms of (1 - loss)^steps
+FEW = 1024  # neurons with coefficients of their own that are worth keeping in memory
 
 
 Array = NDArray[Any]
@@ -108,20 +109,47 @@ def split(
 ) -> Split:
     """Return modes in two groups; those are slow that MOMENTS terms describe to a tenth of the tolerance.
 
-    What neurons share is kept from forward to backward.
+    Those of FEW neurons, or that all share, are kept from forward to backward.
     """
-    if alpha.numel() == 1 and step.numel() == 1:
-        return _shared(grid, float(alpha), float(step), dtype)
     shape = _distinct(shape, alpha, step)
-    size = math.prod(shape)
+    if math.prod(shape) <= FEW:
+        return _kept(grid, *_frozen(alpha), *_frozen(step), shape, dtype)
+    return _split(grid, alpha, step, shape, dtype, tangents)
 
+
+def _frozen(value: Tensor) -> tuple[bytes, torch.Size]:
+    return value.detach().double().numpy().tobytes(), value.shape
+
+
+@lru_cache(maxsize=32)
+def _kept(
+    grid: Grid,
+    alpha: bytes,
+    alpha_shape: torch.Size,
+    step: bytes,
+    step_shape: torch.Size,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+) -> Split:
+    orders, steps = (
+        torch.frombuffer(bytearray(values), dtype=torch.float64).reshape(sizes)
+        for values, sizes in ((alpha, alpha_shape), (step, step_shape))
+    )
+    return _split(grid, orders, steps, shape, dtype, True)
+
+
+def _split(
+    grid: Grid, alpha: Tensor, step: Tensor, shape: tuple[int, ...], dtype: torch.dtype, tangents: bool
+) -> Split:
     def flat(value: Tensor) -> Array:
+        if not shape:
+            return value.reshape(-1).numpy()
         while value.dim() > 1 + len(shape):  # a batch that shares them
             value = value.squeeze(1)
         missing = len(shape) - (value.dim() - 1)
         value = value.reshape(len(value), *([1] * missing), *value.shape[1:])
         value = value.expand(len(value), *shape).reshape(len(value), -1)
-        return functional.pad(value, (0, -size % LANES)).numpy()
+        return functional.pad(value, (0, -value.shape[1] % LANES)).numpy()
 
     with torch.no_grad():
         rows = [grid.weights(alpha)]
@@ -131,23 +159,19 @@ def split(
 
 
 def _distinct(shape: Sequence[int], *values: Tensor) -> tuple[int, ...]:
-    """Return ``shape`` without the dimensions at its front along which no value differs, in whole vectors."""
+    """Return ``shape`` without the dimensions at its front along which no value differs, in whole vectors.
+
+    Empty if all neurons share them.
+    """
     shape = tuple(shape)
+    if all(value.numel() == 1 for value in values):
+        return ()
     for start in range(len(shape), -1, -1):
         whole = start == 0 or math.prod(shape[start:]) % LANES == 0
         front = (value.shape[: max(0, value.dim() - len(shape) + start)] for value in values)
         if whole and all(math.prod(sizes) == 1 for sizes in front):
             return shape[start:]
     return shape
-
-
-@lru_cache(maxsize=64)
-def _shared(grid: Grid, alpha: float, step: float, dtype: torch.dtype) -> Split:
-    with torch.no_grad():
-        order = torch.tensor(alpha, dtype=torch.float64)
-        rows = [grid.weights(order), grid.tangents(order), grid.slopes(order)]
-        loss = grid.losses(torch.tensor(step, dtype=torch.float64))
-    return _group(loss.numpy(), np.stack([row.numpy() for row in rows]), grid.tol, dtype)
 
 
 def _group(loss: Array, directions: Array, tol: float, dtype: torch.dtype) -> Split:
