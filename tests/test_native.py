@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fracspike import FractionalLIF
+from fracspike.neurons.native.threads import SMALL, in_threads
 from fracspike.solvers import Exponentials, Full, mittag_leffler
 from fracspike.surrogate import ATan, NoisyThreshold, SpikeFunction
 from fracspike.surrogate.noisy import MODES
@@ -364,16 +365,20 @@ class TestBackend:
         assert done.stdout.strip() == "False"
 
     def test_threads_and_any_number_of_them(self) -> None:
-        lif, current = FractionalLIF(0.6, surrogate="atan", learn=("alpha",)), noise(40, 3, 100)
-        threads = torch.get_num_threads()
+        lif, current = FractionalLIF(0.6, surrogate="atan", learn=("alpha",)), noise(100, 3, 500)
+        assert current.numel() > SMALL  # below, there is one thread
+        threads, found = torch.get_num_threads(), []
         try:
-            torch.set_num_threads(1)
-            alone = lif(current)
-            torch.set_num_threads(3)
-            together = lif(current)
+            for count in (1, 3):
+                torch.set_num_threads(count)
+                drive = current.clone().requires_grad_()
+                spikes = lif(drive)
+                wanted = [drive, *lif.parameters()]
+                found.append([spikes, *torch.autograd.grad((current * spikes).sum(), wanted)])
         finally:
             torch.set_num_threads(threads)
-        assert torch.equal(alone, together)
+        assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+        alone = found[0][0]
         results: dict[int, Tensor] = {}
         callers = [threading.Thread(target=lambda i=i: results.update({i: lif(current)})) for i in range(4)]
         for caller in callers:
@@ -383,10 +388,30 @@ class TestBackend:
         assert all(torch.equal(alone, result) for result in results.values())
         assert len(results) == 4
 
+    @pytest.mark.parametrize("alone", [False, True])
+    def test_a_failure_in_a_thread_is_raised_and_stops_the_others(self, alone: bool) -> None:
+        done, threads = [], torch.get_num_threads()
+
+        def work(piece: int) -> None:
+            if piece == 3:
+                raise ValueError("piece 3")
+            done.append(piece)
+
+        try:
+            torch.set_num_threads(4)
+            with pytest.raises(ValueError, match="piece 3"):
+                in_threads(work, range(200), alone=alone)
+            assert not alone or done == [0, 1, 2]
+            done.clear()
+            in_threads(work, range(4, 200), alone=alone)
+            assert sorted(done) == list(range(4, 200))
+        finally:
+            torch.set_num_threads(threads)
+
     def test_a_forked_process_can_run_it(self) -> None:
         code = (
             "import os, torch; from fracspike import FractionalLIF\n"
-            "torch.set_num_threads(2); lif = FractionalLIF(0.6); x = torch.rand(40, 200) * 2\n"
+            "torch.set_num_threads(2); lif = FractionalLIF(0.6); x = torch.rand(700, 200) * 2\n"
             "s = lif(x).sum()\n"
             "torch.set_num_threads(1) if os.fork() == 0 else os.wait()\n"
             "assert lif(x).sum() == s; print('done')"
