@@ -123,6 +123,16 @@ class TestAgainstTheFullHistory:
 
 
 class TestAgainstClosedForms:
+    @pytest.mark.parametrize(("dtype", "tol"), [(F64, 4e-15), (torch.float32, 4e-7)], ids=str)
+    def test_a_soft_spike_is_the_logistic_function(self, dtype: torch.dtype, tol: float) -> None:
+        current = torch.linspace(-300, 300, 40_000, dtype=dtype).reshape(40, 1000)
+        lif = FractionalLIF(0.9, surrogate=NoisyThreshold(mode="meanfield", scale=1.0), reset="none")
+        run = lif.simulate(current)
+        expected = torch.sigmoid(run.pre_reset - lif.threshold.to(dtype))
+        assert expected.max() > 0.99
+        assert expected.min() < 0.01
+        torch.testing.assert_close(run.spikes, expected, rtol=tol, atol=1e-30)
+
     @pytest.mark.parametrize("alpha", [0.3, 0.85, 1.0])
     @pytest.mark.parametrize("backend", ["torch", "native"])
     def test_first_spike_solves_the_equation_to_one_step(self, backend: str, alpha: float) -> None:

@@ -124,15 +124,16 @@ def run_potential(
     step = dt / tau
     found = unpack(grid, alpha, step, horizon, tol)
     before, s, clamp, left = _like_potential(current, hold, period, _fresh)
-    if not (restart or period or len(noise) or kind == KINDS["soft"]):
+    if not (restart or period or (len(noise) and kind == KINDS["above"])):
         groups = split(found, alpha, step, shape, current.dtype, tangents=False)
         end = z.new_empty(z.shape)
         r, level, fall = _rows(current, resistance, threshold, v_reset)
-        if kind == KINDS["at_least"]:
+        if kind == KINDS["at_least"] and not len(noise):
             level = torch.nextafter(level, level.new_tensor(-math.inf))
         finite = quick.forward_in_threads(
-            (current, r, level, fall, z if len(z) else v.unsqueeze(0)), groups, ADDS[reset], (before, s, end)
-        )
+            (current, noise, r, level, fall, z if len(z) else v.unsqueeze(0)), groups,
+            (kind == KINDS["soft"], slope, *ADDS[reset]), (before, s, end),
+        )  # fmt: skip
         if not finite:
             checks.all_finite("current", current.reshape(-1, *shape))
         return before, s, clamp, end, hold.clone()

@@ -1,4 +1,4 @@
-r"""The compiled loops for the common case: a hard step, and spikes that add the same to all modes.
+r"""The compiled loops for the common case: spikes that add the same to all modes.
 
 Vectors of neurons (see `vectors`) are taken through time STRETCH steps at once (see `stretch`). With modes
 :math:`x_k`, their deviations from the drive change by the same for all of them,
@@ -57,7 +57,9 @@ from .stretch import (
     correlate,
     drives,
     feed,
-    fire,
+    fire_above,
+    fire_noisily,
+    fire_softly,
     foresee,
     moments_ahead,
     moments_left,
@@ -74,15 +76,16 @@ FLUSH = 8  # stretches over which single precision adds up
 
 @njit(**OPTIONS)
 def forward(
-    current, resistance, level, v_reset, z_in, weights, gone, slow_rates, losses, kernel,
-    share, sign, v_out, s_out, z_out, finite, width, first, last,
+    current, noise, resistance, level, v_reset, z_in, weights, gone, slow_rates, losses, kernel,
+    soft, slope, share, sign, v_out, s_out, z_out, finite, width, first, last,
 ):  # fmt: skip
     """Run blocks ``first`` to ``last`` of ``width`` neurons through time.
 
     Args:
         current: ``(T, M)``, and all that has no dtype here has its dtype.
+        noise: added to what a surrogate steps on, ``(T, M)``; ``(0, M)`` if there is none.
         resistance: ``(M,)``, and so are level and v_reset, from rest.
-        level: above which a neuron spikes.
+        level: from where a neuron spikes, with noise; above which, without.
         v_reset: after a hard reset, or what a soft one takes off.
         z_in: modes at the start ``(K, M)`` float64, slow, fast, then the one that decays at once;
             ``(1, M)`` if all are alike.
@@ -91,6 +94,8 @@ def forward(
         slow_rates: as said.
         losses: as said.
         kernel: as said.
+        soft: whether a spike is the logistic function, not the step.
+        slope: what the potential above the level is multiplied by, if soft or with noise.
         share: a reset adds ``share v + sign v_reset``.
         sign: as said.
         v_out: potential before reset ``(T, M)``.
@@ -105,7 +110,8 @@ def forward(
     F, S, most = rows_of(gone), rows_of(losses), len(z_in) - 1
     own = 1 if kernel.ndim == 2 else len(kernel)
     kind, vectors = current.dtype, width // LANES
-    u_tile, v_tile, s_tile = (
+    u_tile, v_tile, s_tile, n_tile = (
+        np.zeros((vectors * ROOM, LANES), kind),
         np.zeros((vectors * ROOM, LANES), kind),
         np.zeros((vectors * ROOM, LANES), kind),
         np.zeros((vectors * ROOM, LANES), kind),
@@ -132,9 +138,11 @@ def forward(
             for k in range(F):
                 fast[g * F + k, lane] = z_in[min(S + k, most), j + i]
         zero = fill(0.0, load(u_row, 0, 0))
-        wrong, part = zero, fill(share, zero)
+        wrong, part, steep = zero, fill(share, zero), fill(slope, zero)
         for start in range(0, T, STRETCH):
             wrong = gather_drive(u_tile, current, r_row, start, j, n, wrong)
+            if len(noise):
+                gather(n_tile, noise, start, False, j, n)
             for g in range(-(-n // LANES)):
                 row, group = g * ROOM, (j // LANES + g) % own
                 before = load(u_row, g, 0)
@@ -143,10 +151,22 @@ def forward(
                 a = read_slow(slow, g * S, losses, slow_rates, group, zero)
                 foresee(v_tile, row, weights, group, fast, g * F, F, before, a, kernel, u_tile, row)
                 shift = mul(fill(sign, zero), load(reset_row, g, 0))
-                total = fire(
-                    v_tile, u_tile, s_tile, row, changes, kernel, group, load(level_row, g, 0), part,
-                    shift, before,
-                )  # fmt: skip
+                bar = load(level_row, g, 0)
+                if soft:
+                    total = fire_softly(
+                        v_tile, u_tile, s_tile, n_tile, row, changes, kernel, group, bar, steep, part, shift,
+                        before,
+                    )  # fmt: skip
+                elif len(noise):
+                    total = fire_noisily(
+                        v_tile, u_tile, s_tile, n_tile, row, changes, kernel, group, bar, steep, part, shift,
+                        before,
+                    )  # fmt: skip
+                else:
+                    total = fire_above(
+                        v_tile, u_tile, s_tile, n_tile, row, changes, kernel, group, bar, steep, part, shift,
+                        before,
+                    )  # fmt: skip
                 if start + STRETCH <= T:
                     u = load(u_tile, row + STRETCH - 1, 0)
                     feed(fast, g * F, F, gone, group, changes, add(total, sub(before, u)))
@@ -333,13 +353,16 @@ def adjoint(
 
 
 def forward_in_threads(
-    inputs: Sequence[Tensor], groups: Split, reset: tuple[float, float], outputs: Sequence[Tensor]
+    inputs: Sequence[Tensor],
+    groups: Split,
+    options: tuple[bool, float, float, float],
+    outputs: Sequence[Tensor],
 ) -> bool:
     """Run `forward` on all blocks, and return whether all currents are finite."""
     width, blocks = _blocks(inputs[0])
     finite = np.zeros(blocks, np.bool_)
     more = (groups.weights, groups.gone, groups.slow, groups.losses, groups.kernel)
-    _in_threads(forward, (*arrays(*inputs), *more, *reset, *arrays(*outputs), finite), width, blocks)
+    _in_threads(forward, (*arrays(*inputs), *more, *options, *arrays(*outputs), finite), width, blocks)
     return bool(finite.all())
 
 

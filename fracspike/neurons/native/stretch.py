@@ -21,7 +21,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .rates import LANES, MOMENTS, STRETCH
-from .vectors import FLAGS, Coefficients, Vector, place, product, read, shortfall, write
+from .vectors import FLAGS, Coefficients, Vector, logistic, place, product, read, shortfall, write
 
 STEPS = range(STRETCH)
 BINOMIALS = [[math.comb(i + 1, p) for i in STEPS] for p in range(MOMENTS)]
@@ -146,23 +146,102 @@ def recall(typing, reach, tile, row, weights, group, modes, first, count, zero, 
     return types.void(*kinds), generate
 
 
-@intrinsic
-def fire(typing, potential, drive, spikes, row, changes, kernel, group, level, share, shift, before):
-    r"""Decide on the spikes of a stretch, one step after the other.
+def _firing(decide, text):
+    @intrinsic
+    def operation(
+        typing,
+        potential,
+        drive,
+        spikes,
+        noise,
+        row,
+        changes,
+        kernel,
+        group,
+        level,
+        slope,
+        share,
+        shift,
+        before,
+    ):
+        def generate(context, builder, signature, args):
+            kind = signature.args[0]
+            v_start, u_start, s_start, n_start = (
+                _start(context, builder, kind, args[n], args[4]) for n in range(4)
+            )
+            c_start = _start(context, builder, kind, args[5], ir.Constant(ir.IntType(64), 0))
+            coefficients = Coefficients(context, builder, signature.args[6], *args[6:8])
+            level, slope, share, shift, before = args[8:]
+            total, jumps = _constant(level, 0), []
+            for i in STEPS:
+                u = read(builder, kind, u_start, i)
+                change = builder.fsub(before, u, flags=FLAGS)
+                if i:
+                    change = builder.fadd(jumps[-1], change, flags=FLAGS)
+                write(builder, kind, change, c_start, i)
+                v, before = read(builder, kind, v_start, i), u
+                for m, jump in enumerate(jumps):  # the latest last: all others are known by then
+                    v = product(builder, coefficients[i - m], jump, v)
+                write(builder, kind, v, v_start, i)
+                gap = product(builder, share, v, shift)
+                spike, jump = decide(
+                    builder, v, level, slope, lambda i=i: read(builder, kind, n_start, i), gap
+                )
+                write(builder, kind, spike, s_start, i)
+                jumps.append(jump)
+                total = builder.fadd(total, jump, flags=FLAGS)
+            return total
 
-    .. math:: v_i = y_i + \sum_{l < i} K_{i-l} J_l, \qquad s_i = [v_i > \text{level}], \qquad
+        index, vector = types.intp, Vector(potential.dtype)
+        tiles = potential, drive, spikes, noise, index, changes
+        return vector(*tiles, kernel, index, *[vector] * 5), generate
+
+    operation.__doc__ = text + "; see `fire`."
+    return operation
+
+
+def _hard(builder, above, gap):
+    zero = _constant(gap, 0)
+    return builder.select(above, _constant(gap, 1), zero), builder.select(above, gap, zero)
+
+
+def _plainly(builder, v, level, slope, noise, gap):
+    return _hard(builder, builder.fcmp_ordered(">", v, level), gap)
+
+
+def _argument(builder, v, level, slope, noise):
+    """Return what a surrogate steps on, rounded as it rounds."""
+    return builder.fadd(builder.fmul(slope, builder.fsub(v, level)), noise())
+
+
+def _noisily(builder, v, level, slope, noise, gap):
+    """Spike from 0 on."""
+    x = _argument(builder, v, level, slope, noise)
+    return _hard(builder, builder.fcmp_ordered(">=", x, _constant(x, 0)), gap)
+
+
+def _softly(builder, v, level, slope, noise, gap):
+    spike = logistic(builder, _argument(builder, v, level, slope, noise))
+    return spike, builder.fmul(spike, gap, flags=FLAGS)
+
+
+def fire(potential, drive, spikes, noise, row, changes, kernel, group, level, slope, share, shift, before):
+    r"""Decide on the spikes of a stretch, one step after the other: what the next functions have in common.
+
+    .. math:: v_i = y_i + \sum_{l < i} K_{i-l} J_l, \qquad s_i = S(v_i), \qquad
         J_i = s_i (\text{share} \, v_i + \text{shift}), \qquad c_i = J_{i-1} + u_{i-1} - u_i
 
     Args:
-        typing: of Numba.
         potential: y from `foresee`; replaced by v.
         drive: u.
         spikes: s, to be filled.
-        row: of all three.
+        noise: as said, where there is one.
+        row: of all four.
         changes: c, to be filled from row 0; without :math:`J_{-1}`, which the modes have in them.
         kernel: as there.
         group: as there.
         level: as said.
+        slope: as said.
         share: as said.
         shift: as said.
         before: :math:`u_{-1}`.
@@ -170,34 +249,12 @@ def fire(typing, potential, drive, spikes, row, changes, kernel, group, level, s
     Returns:
         The sum of all J.
     """
+    raise NotImplementedError
 
-    def generate(context, builder, signature, args):
-        kind = signature.args[0]
-        v_start, u_start, s_start = (_start(context, builder, kind, args[n], args[3]) for n in range(3))
-        c_start = _start(context, builder, kind, args[4], ir.Constant(ir.IntType(64), 0))
-        coefficients = Coefficients(context, builder, signature.args[5], *args[5:7])
-        level, share, shift, before = args[7:]
-        zero, one = _constant(level, 0), _constant(level, 1)
-        jumps, total = [], zero
-        for i in STEPS:
-            u = read(builder, kind, u_start, i)
-            change = builder.fsub(before, u, flags=FLAGS)
-            if i:
-                change = builder.fadd(jumps[-1], change, flags=FLAGS)
-            write(builder, kind, change, c_start, i)
-            v, before = read(builder, kind, v_start, i), u
-            for m, jump in enumerate(jumps):  # the latest last: all others are known by then
-                v = product(builder, coefficients[i - m], jump, v)
-            spike = builder.fcmp_ordered(">", v, level)
-            write(builder, kind, v, v_start, i)
-            write(builder, kind, builder.select(spike, one, zero), s_start, i)
-            jumps.append(builder.select(spike, product(builder, share, v, shift), zero))
-            total = builder.fadd(total, jumps[-1], flags=FLAGS)
-        return total
 
-    index, vector = types.intp, Vector(potential.dtype)
-    kinds = potential, drive, spikes, index, changes, kernel, index, vector, vector, vector, vector
-    return vector(*kinds), generate
+fire_above = _firing(_plainly, "Spike above the level, :math:`S = [v > level]`")
+fire_noisily = _firing(_noisily, "Spike where :math:`slope (v - level) + noise` is 0 or more")
+fire_softly = _firing(_softly, "Give the logistic function of :math:`slope (v - level) + noise`")
 
 
 @intrinsic

@@ -10,6 +10,8 @@ it needs.
 
 from __future__ import annotations
 
+import math
+
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -224,6 +226,39 @@ def product(builder, x, y, z):
 def shortfall(builder, x, y, z):
     """Return ``z - x y``."""
     return builder.fsub(z, builder.fmul(x, y, flags=FLAGS), flags=FLAGS)
+
+
+def logistic(builder, x):
+    """Return ``1 / (1 + exp(-x))``, to rounding."""
+    one = _number(x, 1.0)
+    exp = _exp(builder, builder.fsub(_number(x, 0.0), x))
+    return builder.fdiv(one, builder.fadd(one, exp))
+
+
+def _number(like, number):
+    return ir.Constant(like.type, [float(number)] * LANES)
+
+
+def _exp(builder, x):
+    """Return the exponential: a power of two, and a series for what is left, at most log(2) / 2."""
+    single = isinstance(x.type.element, ir.FloatType)
+    most, terms, mantissa, bias = (87.0, 7, 23, 127) if single else (708.0, 13, 52, 1023)
+    for limit, comparison in ((most, ">"), (-most, "<")):
+        bound = _number(x, limit)
+        x = builder.select(builder.fcmp_ordered(comparison, x, bound), bound, x)
+    name = f"llvm.rint.v{LANES}f{32 if single else 64}"
+    nearest = cgutils.get_or_insert_function(builder.module, ir.FunctionType(x.type, [x.type]), name)
+    twos = builder.call(nearest, [builder.fmul(x, _number(x, 1 / math.log(2)))])
+    high = math.floor(math.log(2) * 2**12) / 2**12  # so few bits that its products are exact
+    left = shortfall(builder, twos, _number(x, high), x)
+    left = shortfall(builder, twos, _number(x, math.log(2) - high), left)
+    series = _number(x, 1 / math.factorial(terms))
+    for n in range(terms - 1, -1, -1):
+        series = product(builder, series, left, _number(x, 1 / math.factorial(n)))
+    word = ir.VectorType(ir.IntType(32 if single else 64), LANES)
+    exponent = builder.add(builder.fptosi(twos, word), ir.Constant(word, [bias] * LANES))
+    scale = builder.bitcast(builder.shl(exponent, ir.Constant(word, [mantissa] * LANES)), x.type)
+    return builder.fmul(series, scale)
 
 
 @intrinsic
