@@ -52,6 +52,7 @@ def command(results: dict[str, Any]) -> str:
     """Return the command that wrote the results."""
     words = ["fracspike reproduce", results["experiment"]]
     words += [f"--{name}" for name in ("quick", "full") if results.get(name)]
+    words += [f"--only {part}" for part in results.get("only", ())]
     if results["seed"]:
         words.append(f"--seed {results['seed']}")
     return " ".join(words)

@@ -54,7 +54,7 @@ class TestSamples:
 def test_the_ordinary_neuron_is_the_published_one() -> None:
     """v <- 0.98 v (1 - s) + x, a spike where v reaches 0.5: gradients too, a box of height 1 within 0.2."""
     torch.manual_seed(0)
-    neurons = binary_adding.Network(1.0).early
+    neurons = binary_adding.fractional(1.0)(False)
     current = (0.2 * torch.randn(100, 4, 8, dtype=torch.float64)).requires_grad_()
     wanted = torch.randn(100, 4, 8, dtype=torch.float64)
 
@@ -85,12 +85,12 @@ def test_the_ordinary_neuron_is_the_published_one() -> None:
 
 @pytest.mark.parametrize("alpha", [1.0, 0.7, 0.3])
 def test_a_unit_weight_raises_the_potential_by_one(alpha: float) -> None:
-    neurons = binary_adding.Network(alpha).early
+    neurons = binary_adding.fractional(alpha)(False)
     assert neurons.simulate(torch.ones(1, 1)).pre_reset.item() == pytest.approx(1.0, abs=1e-6)
 
 
 def test_only_the_last_step_is_read() -> None:
-    network = binary_adding.Network(0.5)
+    network = binary_adding.Network(binary_adding.fractional(0.5))
     seen = []
     network.readout.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape))
     assert network(torch.ones(3, 100, 2)).shape == (3, 10)
@@ -99,7 +99,7 @@ def test_only_the_last_step_is_read() -> None:
 
 def test_learnable_orders_are_one_for_each_neuron_and_get_a_gradient() -> None:
     torch.manual_seed(0)
-    network = binary_adding.Network(0.7, learn=True)
+    network = binary_adding.Network(binary_adding.fractional(0.7, learn=True))
     inputs, labels = binary_adding.draw(20, seeded())
     nn.functional.cross_entropy(network(inputs), labels).backward()
     learnt = [(name, p) for name, p in network.named_parameters() if "alpha" in name]
