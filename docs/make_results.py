@@ -37,7 +37,7 @@ def load(folder: Path = RESULTS) -> list[dict[str, Any]]:
     for path in sorted(folder.glob("*/results.json")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            name = content["experiment"]
+            name, _ = content["experiment"], content["command"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is no results.json of fracspike ({type(error).__name__})") from error
         if name != path.parent.name:
@@ -46,16 +46,6 @@ def load(folder: Path = RESULTS) -> list[dict[str, Any]]:
         content["finding"] = finding.read_text(encoding="utf-8").strip() if finding.exists() else ""
         found.append(content)
     return found
-
-
-def command(results: dict[str, Any]) -> str:
-    """Return the command that wrote the results."""
-    words = ["fracspike reproduce", results["experiment"]]
-    words += [f"--{name}" for name in ("quick", "full") if results.get(name)]
-    words += [f"--only {part}" for part in results.get("only", ())]
-    if results["seed"]:
-        words.append(f"--seed {results['seed']}")
-    return " ".join(words)
 
 
 def duration(results: dict[str, Any]) -> str:
@@ -88,7 +78,7 @@ def section(results: dict[str, Any], docs: Path = HERE) -> str:
         f"{results['title']}\\",
         f"{results['source']}. [More]({more}).",
         "",
-        f"`{command(results)}`: {duration(results)}; "
+        f"`{results['command']}`: {duration(results)}; "
         + ", ".join(f"{package} {version}" for package, version in versions.items())
         + ".",
         "",
@@ -114,7 +104,7 @@ def page(folder: Path = RESULTS, docs: Path = HERE) -> str:
     for results in everything:
         name = results["experiment"]
         table.append(
-            f"| [{name}](#{name}) | {verdict(results)} | `{command(results)}` | {duration(results)} |"
+            f"| [{name}](#{name}) | {verdict(results)} | `{results['command']}` | {duration(results)} |"
         )
     parts = [HEAD.strip(), "\n".join(table), *(section(results, docs) for results in everything)]
     return "\n\n".join(parts) + "\n"

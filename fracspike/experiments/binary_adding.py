@@ -17,9 +17,8 @@ in ``adapting``. Of a recurrent network only the first layer is recurrent, as in
 
 from __future__ import annotations
 
-import math
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,22 +28,20 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import TensorDataset
 
-from fracspike.neurons import FractionalLIF, RecurrentFractionalLIF
+from fracspike.neurons import FractionalLIF
 from fracspike.plots import blank
-from fracspike.solvers import Exponentials, checks, mittag_leffler
+from fracspike.solvers import checks
 from fracspike.threads import one_thread
 from fracspike.training import Settings, checkpoint, fit
 
-from .adapting import CurrentAdapting, ThresholdAdapting
 from .cells import TIME, Cell, measure
+from .counting import ADAPTING, CLASSES, NAMES, STEPS, SURROGATE, TABLE, TAU, Network, layers
 from .report import Experiment, Row, Run, Value
 
-STEPS, MARKED, CLASSES, HIDDEN = 100, 9, 10, 128
-SURROGATE = "rectangle:width=0.2,normalize=peak"
+MARKED = 9
 START = 0.7  # of a learnable order
 SMOOTHING = 0.2  # of the labels
 PIECE = 250  # samples that are measured at once
-SINGLE = 7e-7  # the memory is exact in single precision; with the horizon, half the usual modes do
 
 
 def draw(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -76,116 +73,6 @@ def draw(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     bits.scatter_(1, places, (torch.arange(MARKED) < labels[:, None]).float())
     marks = torch.zeros(count, STEPS).scatter_(1, places, 1.0)
     return torch.stack((bits, marks), dim=-1), labels
-
-
-@dataclass(frozen=True)
-class Published:
-    """A row of the published table, with what its configuration has of its own.
-
-    Attributes:
-        accuracy: in percent, the best of 50 epochs.
-        lr: learning rate at first.
-        threshold: of the neurons.
-        decay: of the potential in a step; learnt where None.
-    """
-
-    accuracy: float
-    lr: float
-    threshold: float
-    decay: float | None = None
-
-    @property
-    def tau(self) -> float:
-        """Time constant in steps."""
-        assert self.decay is not None
-        return -1.0 / math.log(self.decay)
-
-
-#: neuron and whether it is recurrent -> row
-TABLE = {
-    ("lif", False): Published(29.6, lr=5e-4, threshold=0.5, decay=0.98),
-    ("lif", True): Published(53.35, lr=5e-4, threshold=0.5, decay=0.5),
-    ("alif", False): Published(40.3, lr=5e-3, threshold=0.3),
-    ("alif", True): Published(68.0, lr=1e-3, threshold=0.4),
-    ("adlif", False): Published(42.0, lr=5e-3, threshold=0.5),
-    ("adlif", True): Published(99.05, lr=1e-3, threshold=0.5),
-}
-ADAPTING = {"alif": ThresholdAdapting, "adlif": CurrentAdapting}
-NAMES = {"lif": "LIF", "alif": "ALIF", "adlif": "adLIF"}
-TAU = TABLE["lif", False].tau
-
-#: makes the neurons of a layer, given whether their spikes come back
-Layer = Callable[[bool], nn.Module]
-
-
-def fractional(
-    alpha: float,
-    *,
-    learn: bool = False,
-    tau: float = TAU,
-    threshold: float = 0.5,
-    surrogate: str = SURROGATE,
-) -> Layer:
-    """Return layers of the fractional LIF that a unit weight raises by 1 in one step.
-
-    Args:
-        alpha: Caputo order of all neurons; of each one at first, if it is learnt.
-        learn: whether each neuron learns its own order.
-        tau: time constant in steps.
-        threshold: of the potential.
-        surrogate: name of the surrogate gradient.
-    """
-    order = torch.tensor(alpha, dtype=torch.float64)
-    first_step = 1.0 - mittag_leffler(-((1.0 / tau) ** order), order)
-
-    def layer(recurrent: bool) -> FractionalLIF:
-        common: dict[str, Any] = {
-            "alpha": alpha,
-            "tau": tau,
-            "threshold": threshold,
-            "resistance": 1.0 / first_step,
-            "surrogate": surrogate,
-            "reset": "value",
-            "memory": Exponentials(SINGLE, horizon=STEPS),
-            "learn": ("alpha",) if learn else (),
-            "size": HIDDEN if learn else None,
-        }
-        if recurrent:
-            return RecurrentFractionalLIF(recurrent=nn.Linear(HIDDEN, HIDDEN), **common)
-        return FractionalLIF(**common)
-
-    return layer
-
-
-def layers(cell: Cell) -> Layer:
-    """Return what makes the layers of a network that :func:`cells` names."""
-    published = TABLE[cell["neuron"], cell["recurrent"]]
-    if cell["neuron"] == "lif":
-        own = {name: cell[name] for name in ("alpha", "learn", "tau", "surrogate")}
-        return fractional(threshold=published.threshold, **own)
-    make = ADAPTING[cell["neuron"]]
-    return lambda recurrent: make(HIDDEN, published.threshold, cell["surrogate"], recurrent=recurrent)
-
-
-class Network(nn.Module):
-    """Two layers of 128 neurons; the scores are a linear map of the second's last spikes.
-
-    Args:
-        layer: makes the neurons of a layer.
-        recurrent: whether the spikes of the first layer come back to it.
-    """
-
-    def __init__(self, layer: Layer, *, recurrent: bool = False) -> None:
-        super().__init__()
-        self.first, self.second = nn.Linear(2, HIDDEN), nn.Linear(HIDDEN, HIDDEN)
-        self.early, self.late = layer(recurrent), layer(False)
-        self.readout = nn.Linear(HIDDEN, CLASSES)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return the scores: ``(N, T, 2) -> (N, 10)``."""
-        spikes = self.early(self.first(inputs.transpose(0, 1)))
-        scores: Tensor = self.readout(self.late(self.second(spikes))[-1])
-        return scores
 
 
 @dataclass(frozen=True)

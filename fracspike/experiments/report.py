@@ -134,15 +134,24 @@ class Experiment:
     parts: tuple[str, ...] = ()
 
 
+def command(name: str, run: Run) -> str:
+    """Return the command that does the same again, but for the folders of this machine."""
+    words = [f"fracspike reproduce {name}"]
+    words += [f"--{flag}" for flag in ("quick", "full") if getattr(run, flag)]
+    words += [f"--only {part}" for part in run.only]
+    words += [f"--seed {run.seed}"] if run.seed else []
+    return " ".join(words)
+
+
 def write_results(experiment: Experiment, run: Run, rows: Sequence[Row], seconds: float) -> Path:
     """Write ``results.json`` and return its path."""
     content: dict[str, Any] = {
         "experiment": experiment.name,
         "title": experiment.title,
         "source": experiment.source,
+        "command": command(experiment.name, run),
         "quick": run.quick,
         "full": run.full,
-        **({"only": list(run.only)} if run.only else {}),
         "rows": [{**asdict(row), "within": row.within} for row in rows],
         "seed": run.seed,
         "seconds": round(seconds, 2),
