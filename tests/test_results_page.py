@@ -26,18 +26,18 @@ def _module() -> ModuleType:
 
 
 make = _module()
-COMMITTED = sorted(path.parent.name for path in (DOCS / "results").glob("*/results.json"))
+COMMITTED = sorted((DOCS / "results").glob("*/*.json"))
 
 
 def test_the_page_is_up_to_date() -> None:
     assert (DOCS / "results.md").read_text() == make.page(), "run: python docs/make_results.py"
 
 
-@pytest.mark.parametrize("name", COMMITTED)
-def test_committed_results_are_of_an_experiment_and_judge_as_it_does(name: str) -> None:
-    experiment = experiments.get(name)
-    results = json.loads((DOCS / "results" / name / "results.json").read_text())
-    assert (results["experiment"], results["title"]) == (name, experiment.title)
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_committed_results_are_of_an_experiment_and_judge_as_it_does(path: Path) -> None:
+    experiment = experiments.get(path.parent.name)
+    results = json.loads(path.read_text())
+    assert (results["experiment"], results["title"]) == (experiment.name, experiment.title)
     assert not results["quick"]
     for row in results["rows"]:
         within = row.pop("within")
@@ -78,6 +78,16 @@ def test_a_page_says_what_the_numbers_say(tmp_path: Path) -> None:
     assert "| b | 2 | 3 | 0.5 | **no** | Table \\| 1 |" in page
     assert "| c |  | 7 |  |  | Table \\| 1 |" in page
     assert "It does not hold." in page
+
+
+def test_two_runs_of_an_experiment_stand_one_after_the_other(tmp_path: Path) -> None:
+    put(tmp_path / "toy", toy(command="fracspike reproduce toy", full=False))
+    (tmp_path / "toy" / "full.json").write_text(json.dumps(toy()))
+    (tmp_path / "toy" / "finding.md").write_text("It holds.\n")
+    page = make.page(tmp_path, tmp_path)
+    assert "| [toy](#toy) | 1 of 2 | `fracspike reproduce toy` | 3 min |\n| [toy full](#toy-full) |" in page
+    assert page.index("## toy\n") < page.index("It holds.") < page.index("## toy full\n")
+    assert page.count("It holds.") == 1
 
 
 def test_the_time_of_a_run_in_several_goes_is_that_of_all() -> None:
