@@ -1,7 +1,7 @@
 """Write docs/results.md from the committed results: ``python docs/make_results.py``.
 
-Each experiment has a folder ``docs/results/NAME`` with the ``results.json`` of one command, and may have that of
-another, such as ``full.json``, and a ``finding.md``: what the numbers say, in words.
+Each experiment has a folder ``docs/results/NAME`` with the ``results.json`` of one command; it may have that
+of another, such as ``full.json``, and a ``finding.md``: what the numbers say, in words.
 """
 
 from __future__ import annotations
