@@ -79,6 +79,15 @@ def order(name: str, value: object) -> float | Tensor:
     return real(name, value, above=0.0, at_most=1.0, remedy="for integer order pass alpha=1")
 
 
+def floating(name: str, value: object) -> Tensor:
+    """Return ``value`` if it is a real floating-point tensor."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"`{name}` must be a torch.Tensor, got {type(value).__name__}; use torch.as_tensor")
+    if not value.is_floating_point():
+        raise TypeError(f"`{name}` must be a floating-point tensor, got {value.dtype}; call .float() first")
+    return value
+
+
 def all_finite(name: str, value: Tensor) -> Tensor:
     """Return the floating tensor ``value`` if it holds neither NaN nor infinity.
 
@@ -86,10 +95,7 @@ def all_finite(name: str, value: Tensor) -> Tensor:
         TypeError: if it is no real floating-point tensor.
         ValueError: with the index of the first offending entry.
     """
-    if not isinstance(value, Tensor):
-        raise TypeError(f"`{name}` must be a torch.Tensor, got {type(value).__name__}; use torch.as_tensor")
-    if not value.is_floating_point():
-        raise TypeError(f"`{name}` must be a floating-point tensor, got {value.dtype}; call .float() first")
+    floating(name, value)
     if torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None:
         return value  # a graph, or a transform of torch.func, cannot look at values
     if bool(torch.isfinite(value.detach().sum())):  # one pass, and no tensor of Booleans

@@ -497,7 +497,7 @@ def test_bad_parameters_are_named(kwargs: dict, error: type[Exception], message:
     ("current", "error", "message"),
     [
         (
-            torch.tensor([[1.0], [math.nan]]),
+            torch.tensor([[1.0] * 5, [math.nan] * 5]),
             ValueError,
             r"`current` must be finite, got nan at index \(1, 0\)",
         ),

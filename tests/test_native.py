@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fracspike import FractionalLIF
+from fracspike.neurons.native.threads import SMALL, in_threads
 from fracspike.solvers import Exponentials, Full, mittag_leffler
 from fracspike.surrogate import ATan, NoisyThreshold, SpikeFunction
 from fracspike.surrogate.noisy import MODES
@@ -93,8 +94,45 @@ class TestAgainstTheFullHistory:
             torch.testing.assert_close(run.pre_reset, full.pre_reset, rtol=1e-9, atol=1e-10)
             close(found, expected, 1e-9)
 
+    @pytest.mark.parametrize("size", [(32,), (3, 16), (5,)], ids=str)
+    def test_per_neuron_parameters_that_a_batch_shares(self, size: tuple[int, ...]) -> None:
+        """Whole vectors of neurons or not; one dimension of size 1 among them."""
+        current, count = noise(40, 3, *size), math.prod(size)
+        alpha = torch.linspace(0.4, 0.95, count, dtype=F64).reshape(size)
+        tau = torch.linspace(1.0, 3.0, size[-1], dtype=F64).expand(size)
+        kwargs: dict[str, Any] = {"alpha": alpha, "tau": tau, "size": size}
+        full, expected = everything(current, memory=Full(), **kwargs)
+        run, found = everything(current, backend="native", **kwargs)
+        assert torch.equal(run.spikes, full.spikes)
+        close(found, expected, 1e-9)
+
+    @pytest.mark.parametrize("steps", [1, 15, 16, 17, 70, 130])
+    @pytest.mark.parametrize(("dtype", "tol"), [(F64, 1e-9), (torch.float32, 2e-5)], ids=str)
+    def test_a_layer_that_nobody_goes_on_from(self, steps: int, dtype: torch.dtype, tol: float) -> None:
+        """It takes modes for its own steps only."""
+        current = noise(steps, 2, 19, dtype=dtype)
+        found = []
+        for memory, kind in ((Full(), F64), (None, dtype)):
+            lif = FractionalLIF(0.6, tau=2.0, dt=0.5, learn=LEARN[:-1], surrogate="atan", memory=memory)
+            drive = current.to(kind).requires_grad_()
+            spikes = lif(drive)
+            weights = torch.linspace(1.0, 2.0, steps, dtype=kind)[:, None, None]
+            gradients = torch.autograd.grad((weights * spikes).sum(), [drive, *lif.parameters()])
+            found.append([spikes.detach().double(), *(g.double() for g in gradients)])
+        close(found[1], found[0], tol)
+
 
 class TestAgainstClosedForms:
+    @pytest.mark.parametrize(("dtype", "tol"), [(F64, 4e-15), (torch.float32, 4e-7)], ids=str)
+    def test_a_soft_spike_is_the_logistic_function(self, dtype: torch.dtype, tol: float) -> None:
+        current = torch.linspace(-300, 300, 40_000, dtype=dtype).reshape(40, 1000)
+        lif = FractionalLIF(0.9, surrogate=NoisyThreshold(mode="meanfield", scale=1.0), reset="none")
+        run = lif.simulate(current)
+        expected = torch.sigmoid(run.pre_reset - lif.threshold.to(dtype))
+        assert expected.max() > 0.99
+        assert expected.min() < 0.01
+        torch.testing.assert_close(run.spikes, expected, rtol=tol, atol=1e-30)
+
     @pytest.mark.parametrize("alpha", [0.3, 0.85, 1.0])
     @pytest.mark.parametrize("backend", ["torch", "native"])
     def test_first_spike_solves_the_equation_to_one_step(self, backend: str, alpha: float) -> None:
@@ -268,6 +306,23 @@ class Sly(nn.Module):
         return step if x.numel() < 100 else step * 0.75
 
 
+class TestBadInput:
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+    @pytest.mark.parametrize(("steps", "step"), [(1, 0), (15, 14), (16, 15), (17, 16), (40, 3), (40, 39)])
+    @pytest.mark.parametrize("neuron", [0, 15, 36])
+    @pytest.mark.parametrize("reset_memory", ["jump", "restart"])
+    def test_what_is_not_finite_is_named(
+        self, value: float, steps: int, step: int, neuron: int, reset_memory: str
+    ) -> None:
+        """The compiled loop looks for itself, wherever it stands."""
+        current = noise(steps, 1, 37, dtype=torch.float32)
+        current[step, 0, neuron] = value
+        lif = FractionalLIF(0.6, surrogate="atan", backend="native", reset_memory=reset_memory)
+        for run in (lif, lif.simulate):
+            with pytest.raises(ValueError, match=rf"finite, got {value} at index \({step}, 0, {neuron}\)"):
+                run(current)
+
+
 class TestBackend:
     @pytest.mark.parametrize(
         ("kwargs", "chosen", "why"),
@@ -320,16 +375,20 @@ class TestBackend:
         assert done.stdout.strip() == "False"
 
     def test_threads_and_any_number_of_them(self) -> None:
-        lif, current = FractionalLIF(0.6, surrogate="atan", learn=("alpha",)), noise(40, 3, 100)
-        threads = torch.get_num_threads()
+        lif, current = FractionalLIF(0.6, surrogate="atan", learn=("alpha",)), noise(100, 3, 500)
+        assert current.numel() > SMALL  # below, there is one thread
+        threads, found = torch.get_num_threads(), []
         try:
-            torch.set_num_threads(1)
-            alone = lif(current)
-            torch.set_num_threads(3)
-            together = lif(current)
+            for count in (1, 3):
+                torch.set_num_threads(count)
+                drive = current.clone().requires_grad_()
+                spikes = lif(drive)
+                wanted = [drive, *lif.parameters()]
+                found.append([spikes, *torch.autograd.grad((current * spikes).sum(), wanted)])
         finally:
             torch.set_num_threads(threads)
-        assert torch.equal(alone, together)
+        assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+        alone = found[0][0]
         results: dict[int, Tensor] = {}
         callers = [threading.Thread(target=lambda i=i: results.update({i: lif(current)})) for i in range(4)]
         for caller in callers:
@@ -339,10 +398,30 @@ class TestBackend:
         assert all(torch.equal(alone, result) for result in results.values())
         assert len(results) == 4
 
+    @pytest.mark.parametrize("alone", [False, True])
+    def test_a_failure_in_a_thread_is_raised_and_stops_the_others(self, alone: bool) -> None:
+        done, threads = [], torch.get_num_threads()
+
+        def work(piece: int) -> None:
+            if piece == 3:
+                raise ValueError("piece 3")
+            done.append(piece)
+
+        try:
+            torch.set_num_threads(4)
+            with pytest.raises(ValueError, match="piece 3"):
+                in_threads(work, range(200), alone=alone)
+            assert not alone or done == [0, 1, 2]
+            done.clear()
+            in_threads(work, range(4, 200), alone=alone)
+            assert sorted(done) == list(range(4, 200))
+        finally:
+            torch.set_num_threads(threads)
+
     def test_a_forked_process_can_run_it(self) -> None:
         code = (
             "import os, torch; from fracspike import FractionalLIF\n"
-            "torch.set_num_threads(2); lif = FractionalLIF(0.6); x = torch.rand(40, 200) * 2\n"
+            "torch.set_num_threads(2); lif = FractionalLIF(0.6); x = torch.rand(700, 200) * 2\n"
             "s = lif(x).sum()\n"
             "torch.set_num_threads(1) if os.fork() == 0 else os.wait()\n"
             "assert lif(x).sum() == s; print('done')"

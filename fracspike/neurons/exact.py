@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from fracspike.solvers import Exponentials, modes
+from fracspike.solvers import Exponentials, checks, modes
 
 from . import native
 from .backend import Choice
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 #: relative error of the memory, if none is asked for
 TOLERANCE = {torch.float32: 7e-7, torch.float64: 1e-11}
+SHORT = 64  # steps; modes for fewer are not worth choosing
 DRIFT = 30.0  # how far beyond the tolerance the error may go when tau or alpha is learnt between two chunks
 
 
@@ -48,6 +49,7 @@ def simulate(lif: FractionalLIF, current: Tensor, state: State, *, traces: bool)
     if _wants_native(lif, current):
         run = _native(lif, current, state, memory, traces)
     if run is None:
+        checks.all_finite("current", current)
         grid = _grid(lif, state, memory)
         run = lif._march(current, replace(state, grid=grid))
         run = replace(run, state=replace(run.state, grid=grid))
@@ -73,7 +75,10 @@ def rates(lif: FractionalLIF, dtype: torch.dtype) -> modes.Grid:
     Raises:
         ValueError: if none do.
     """
-    memory = _memory(lif, dtype)
+    return _rates(lif, _memory(lif, dtype))
+
+
+def _rates(lif: FractionalLIF, memory: Exponentials) -> modes.Grid:
     return modes.choose(lif.alpha, lif.dt / lif.tau.detach().double(), memory.horizon, memory.tol)
 
 
@@ -164,6 +169,10 @@ def _native(
         horizon=memory.horizon,
         tol=memory.tol,
     )
+    if not traces and not state.steps:  # nobody goes on from here: fewer modes serve what there is
+        memory = replace(
+            memory, horizon=min(memory.horizon, max(SHORT, 1 << (len(current) - 1).bit_length()))
+        )
     grid = None if torch.compiler.is_compiling() else _grid(lif, state, memory)
     past = state.past.double()
     if traces and grid is not None:
@@ -205,7 +214,7 @@ def _memory(lif: FractionalLIF, dtype: torch.dtype) -> Exponentials:
 def _grid(lif: FractionalLIF, state: State, memory: Exponentials) -> modes.Grid:
     """Return the rates: those the state was made with, else the fewest that serve."""
     if state.grid is None:
-        return rates(lif, state.v.dtype)
+        return _rates(lif, memory)
     if state.grid.error(lif.alpha) > DRIFT * memory.tol:
         raise ValueError(
             "`state` must come from a neuron of about this alpha: its modes no longer serve; start from rest"

@@ -253,6 +253,7 @@ class FractionalLIF(NeuronModule):
             return exact.simulate(self, current, state, traces=traces)
         if self.backend == "native":
             exact.refuse(self, current)
+        checks.all_finite("current", current)
         return self._march(current, state)
 
     def _march(self, current: Tensor, state: State) -> Simulation:

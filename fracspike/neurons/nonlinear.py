@@ -163,6 +163,7 @@ class FractionalNeuron(NeuronModule, ABC):
             ValueError: if the current is not finite, or a shape or the state does not fit.
         """
         check_current(current, self.size)
+        checks.all_finite("current", current)
         if state is None:
             state = self.initial_state(current[0])
         check_state(state, current, self._kind)

@@ -77,8 +77,8 @@ class Simulation:
 
 
 def check_current(current: Tensor, size: tuple[int, ...] | None) -> None:
-    """Refuse a current that is not ``(T, B, *)``, finite, floating point and of the neurons' shape."""
-    checks.all_finite("current", current)
+    """Refuse a current that is not ``(T, B, *)``, floating point and of the neurons' shape."""
+    checks.floating("current", current)
     if current.dim() < 1 or len(current) == 0:
         raise ValueError(f"`current` must have shape (T, B, *) with T >= 1, got {tuple(current.shape)}")
     if size and not _fits(size, tuple(current.shape[1:][-len(size) :])):

@@ -1,7 +1,7 @@
 """The compiled loops for every case: forward through time and its adjoint, for a range of blocks of neurons.
 
-The common case, a hard step whose spikes add the same to all modes, has loops of its own (`quick`), several
-times faster.
+The common case, spikes that add the same to all modes and hold no neuron, has loops of its own (`quick`),
+several times faster.
 
 Imported on first use, because it imports Numba. Potentials are measured from rest. Neurons are taken in
 blocks whose modes stay in the cache; the loops run over time, then modes, then the neurons of a block. Modes

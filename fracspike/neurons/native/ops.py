@@ -30,6 +30,7 @@ LARGE = 2 * PAGE  # bytes from which on NumPy asks for them
 LANES = 64  # neurons of a block, as in the kernels
 KINDS = {"at_least": 0, "above": 1, "soft": 2}
 RESETS = {"none": 0, "subtract": 1, "value": 2}
+ADDS = ((0.0, 0.0), (0.0, -1.0), (-1.0, 1.0))  # with a spike, by reset: times v, times v_reset
 
 
 def _blocks(current: Tensor) -> int:
@@ -94,7 +95,7 @@ def run_potential(
     """Return potential before reset, spikes, clamp, modes and holds at the end.
 
     Args:
-        current: ``(T, M)``, finite.
+        current: ``(T, M)``.
         resistance: ``(M,)`` float64, and so are threshold, v_reset and v, potentials from rest.
         alpha: broadcasts to ``shape``, float64; and so does
         tau: time constant.
@@ -114,22 +115,29 @@ def run_potential(
         reset: as said.
         restart: as said.
         period: as said.
+
+    Raises:
+        ValueError: if the current is not finite.
     """
     from . import kernels, quick
 
-    if not grid:  # a compiled graph could not look
-        checks.all_finite("current", current)
     step = dt / tau
     found = unpack(grid, alpha, step, horizon, tol)
     before, s, clamp, left = _like_potential(current, hold, period, _fresh)
-    if not (restart or period or len(noise) or kind == KINDS["soft"]):
+    if not (restart or period or (len(noise) and kind == KINDS["above"])):
         groups = split(found, alpha, step, shape, current.dtype, tangents=False)
         end = z.new_empty(z.shape)
-        quick.forward_in_threads(
-            (current, *_rows(current, resistance, threshold, v_reset), z if len(z) else v.unsqueeze(0)),
-            groups, (kind, reset), (before, s, end),
+        r, level, fall = _rows(current, resistance, threshold, v_reset)
+        if kind == KINDS["at_least"] and not len(noise):
+            level = torch.nextafter(level, level.new_tensor(-math.inf))
+        finite = quick.forward_in_threads(
+            (current, noise, r, level, fall, z if len(z) else v.unsqueeze(0)), groups,
+            (kind == KINDS["soft"], slope, *ADDS[reset]), (before, s, end),
         )  # fmt: skip
+        if not finite:
+            checks.all_finite("current", current.reshape(-1, *shape))
         return before, s, clamp, end, hold.clone()
+    checks.all_finite("current", current.reshape(-1, *shape))
     decay, weight, _ = modes(found, alpha, step, shape, tangents=False)
     start = _start(z, v, len(weight))
     end = torch.empty_like(start)
@@ -273,8 +281,8 @@ def run_adjoint(
         start = z if len(z) else v.unsqueeze(0)
         d_start, d_sums = torch.empty_like(start), threshold.new_empty((3 + 2 * move, size))
         quick.adjoint_in_threads(
-            (current, *_rows(current, resistance, threshold, v_reset), start),
-            groups, (derivative, s, before, grad_s, grad_v), (reset, detach),
+            (current, *_rows(current, resistance, v_reset), start),
+            groups, (derivative, s, before, grad_s, grad_v), (*ADDS[reset], 0.0 if detach else 1.0),
             (d_current, d_sums, d_start, d_s), move,
         )  # fmt: skip
         d_along = d_sums[3:]

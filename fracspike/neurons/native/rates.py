@@ -63,10 +63,10 @@ def padded(value: Tensor) -> Tensor:
 
 # -- for the quick kernels: modes in two groups -------------------------------------------------------------
 
-LANES = 32  # neurons of a vector
-QUAD = 4  # steps over which fast modes are taken at once
-STRETCH = 16  # steps over which slow modes are taken at once ...
-MOMENTS = 4  # ... with so many terms of (1 - loss)^steps
+LANES = 16  # neurons of a vector
+STRETCH = 16  # steps that are taken at once ...
+MOMENTS = 4  # ... by slow modes with so many terms of (1 - loss)^steps
+FEW = 1024  # neurons with coefficients of their own that are worth keeping in memory
 
 
 Array = NDArray[Any]
@@ -74,31 +74,34 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Split:
-    r"""Coefficients of the two groups; ``*`` is nothing, or one column per neuron, filled up to LANES.
+    r"""Coefficients of the two groups, of all neurons or of each.
+
+    Those of each come first by vectors of neurons, and last by the LANES of a vector: instead of
+    ``(rows, items)`` they are ``(groups, rows, items, LANES)``. Where all samples of a batch share them, and
+    a sample fills whole vectors, the groups are those of one sample.
 
     Attributes:
-        fast: ``(F, 12, *)``: :math:`1 - d^j`, :math:`w d^j` and :math:`d^j` for j = 1, ..., 4.
-        slow: ``(S, 5, *)``: the loss :math:`\lambda`, then :math:`w (-\lambda)^p` for p = 1, ..., 4.
-        losses: ``(S, 3, *)`` float64: the loss of one step, and of a stretch, and the weight.
-        sums: ``(1, 14, *)``: kernel of the fast modes at lags 1 to 4, how it falls from 0 to 1, 1 to 2, ...,
-            moments 0 to 4 of the weights of the slow ones, and the weight of all others.
-        binomials: ``(STRETCH + 1, MOMENTS)``.
-        lost: loss of each mode ``(K, 1)``, or ``(K, M)``, float64.
-        weights: with their directions ``(3, K, 1)``, or ``(3, K, M)``, float64; the first are the weights.
+        weights: ``(F, STRETCH + 1)``: :math:`w d^j` for j from 1, of the fast modes.
+        gone: ``(F, STRETCH)``: :math:`1 - d^j` for j from 1.
+        slow: ``(S, 1 + MOMENTS)``: the loss :math:`\lambda`, then :math:`w (-\lambda)^p` for p from 1.
+        losses: ``(S, 3)`` float64: the loss of one step, and of a stretch, and the weight.
+        kernel: ``(2, STRETCH + 1)``: kernel of all modes at lags from 0, and its fall to the next lag.
+        lost: loss of each mode ``(K, 1)``, or ``(K, N)`` for the neurons of all groups, float64.
+        directions: weights and their tangents ``(3, K, 1)``, or ``(3, K, N)``, float64.
     """
 
-    fast: Array
+    weights: Array
+    gone: Array
     slow: Array
     losses: Array
-    sums: Array
-    binomials: Array
+    kernel: Array
     lost: Array
-    weights: Array
+    directions: Array
 
     @property
-    def loop(self) -> tuple[Array, ...]:
-        """What both kernels take."""
-        return self.fast, self.slow, self.losses, self.sums, self.binomials
+    def groups(self) -> int:
+        """Vectors of neurons with coefficients of their own; 1 if all share them."""
+        return 1 if self.kernel.ndim == 2 else len(self.kernel)
 
 
 def split(
@@ -106,17 +109,47 @@ def split(
 ) -> Split:
     """Return modes in two groups; those are slow that MOMENTS terms describe to a tenth of the tolerance.
 
-    What neurons share is kept from forward to backward.
+    Those of FEW neurons, or that all share, are kept from forward to backward.
     """
-    if alpha.numel() == 1 and step.numel() == 1:
-        return _shared(grid, float(alpha), float(step), dtype)
-    size = math.prod(shape)
+    shape = _distinct(shape, alpha, step)
+    if math.prod(shape) <= FEW:
+        return _kept(grid, *_frozen(alpha), *_frozen(step), shape, dtype)
+    return _split(grid, alpha, step, shape, dtype, tangents)
 
+
+def _frozen(value: Tensor) -> tuple[bytes, torch.Size]:
+    return value.detach().double().numpy().tobytes(), value.shape
+
+
+@lru_cache(maxsize=32)
+def _kept(
+    grid: Grid,
+    alpha: bytes,
+    alpha_shape: torch.Size,
+    step: bytes,
+    step_shape: torch.Size,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+) -> Split:
+    orders, steps = (
+        torch.frombuffer(bytearray(values), dtype=torch.float64).reshape(sizes)
+        for values, sizes in ((alpha, alpha_shape), (step, step_shape))
+    )
+    return _split(grid, orders, steps, shape, dtype, True)
+
+
+def _split(
+    grid: Grid, alpha: Tensor, step: Tensor, shape: tuple[int, ...], dtype: torch.dtype, tangents: bool
+) -> Split:
     def flat(value: Tensor) -> Array:
+        if not shape:
+            return value.reshape(-1).numpy()
+        while value.dim() > 1 + len(shape):  # a batch that shares them
+            value = value.squeeze(1)
         missing = len(shape) - (value.dim() - 1)
         value = value.reshape(len(value), *([1] * missing), *value.shape[1:])
         value = value.expand(len(value), *shape).reshape(len(value), -1)
-        return functional.pad(value, (0, -size % LANES)).numpy()
+        return functional.pad(value, (0, -value.shape[1] % LANES)).numpy()
 
     with torch.no_grad():
         rows = [grid.weights(alpha)]
@@ -125,44 +158,51 @@ def split(
         return _group(flat(grid.losses(step)), np.stack([flat(row) for row in rows]), grid.tol, dtype)
 
 
-@lru_cache(maxsize=64)
-def _shared(grid: Grid, alpha: float, step: float, dtype: torch.dtype) -> Split:
-    with torch.no_grad():
-        order = torch.tensor(alpha, dtype=torch.float64)
-        rows = [grid.weights(order), grid.tangents(order), grid.slopes(order)]
-        loss = grid.losses(torch.tensor(step, dtype=torch.float64))
-    return _group(loss.numpy(), np.stack([row.numpy() for row in rows]), grid.tol, dtype)
+def _distinct(shape: Sequence[int], *values: Tensor) -> tuple[int, ...]:
+    """Return ``shape`` without the dimensions at its front along which no value differs, in whole vectors.
+
+    Empty if all neurons share them.
+    """
+    shape = tuple(shape)
+    if all(value.numel() == 1 for value in values):
+        return ()
+    for start in range(len(shape), -1, -1):
+        whole = start == 0 or math.prod(shape[start:]) % LANES == 0
+        front = (value.shape[: max(0, value.dim() - len(shape) + start)] for value in values)
+        if whole and all(math.prod(sizes) == 1 for sizes in front):
+            return shape[start:]
+    return shape
 
 
-def _group(loss: Array, weights: Array, tol: float, dtype: torch.dtype) -> Split:
-    loss, weights = loss[:-1], weights[:, :-1]  # what decays at once is no mode to the kernels
+def _group(loss: Array, directions: Array, tol: float, dtype: torch.dtype) -> Split:
+    loss, directions, at_once = loss[:-1], directions[:, :-1], directions[0, -1]  # no mode to the kernels
     most = (0.1 * tol / math.comb(STRETCH, MOMENTS)) ** (1 / MOMENTS)
     slow = int((loss.reshape(len(loss), -1).max(1) <= most).sum())
-    lost, w = loss[slow:], weights[0, slow:]
-    kept, gone = [1 - lost], [lost]
-    for _ in range(QUAD - 1):
-        gone.append(gone[-1] + lost * kept[-1])
-        kept.append(kept[-1] * kept[0])
-    fast = np.stack([*gone, *(w * d for d in kept), *kept], 1)
-    kernel = [(w * d).sum(0) for d in kept]
-    rise = [(w * lost * d).sum(0) for d in (1.0, *kept[:-1])]
-    rise[0] += 1 - weights[0].sum(0)  # the mode that decays at once
-    lost, w = loss[:slow], weights[0, :slow]
-    powers = [np.ones_like(lost)]
-    for _ in range(MOMENTS):
-        powers.append(-lost * powers[-1])
-    moments = [(w * power).sum(0) for power in powers]
+
+    def along(numbers: Array) -> Array:
+        return numbers.reshape(-1, *[1] * (loss.ndim - 1))
+
+    with np.errstate(divide="ignore"):  # nothing may be left after a step
+        steps = np.log1p(-loss)[:, None] * along(np.arange(1.0, STRETCH + 2))
+    left = directions[0][:, None] * np.exp(steps)  # w d^j
+    falls = loss[:, None] * left
+    first = (directions[0] * loss).sum(0) + at_once
+    kernel = [np.ones_like(first), *left.sum(0)[:-1]], [first, *falls.sum(0)[:-1]]
+    gone, few = -np.expm1(steps[:, :-1]), slice(slow)
+    powers = directions[0][few, None] * (-loss[few, None]) ** along(np.arange(1.0, MOMENTS + 1))
     number = np.float32 if dtype == torch.float32 else np.float64
 
-    def ready(value: Array) -> Array:
-        return np.ascontiguousarray(value, number)
+    def ready(value: Array, kind: Any = number) -> Array:
+        if value.ndim == 3:
+            value = value.reshape(*value.shape[:2], value.shape[2] // LANES, LANES).transpose(2, 0, 1, 3)
+        return np.ascontiguousarray(value, kind)
 
     return Split(
-        fast=ready(fast),
-        slow=ready(np.stack([lost, *(w * power for power in powers[1:])], 1)),
-        losses=np.stack([lost, -np.expm1(STRETCH * np.log1p(-lost)), w], 1),
-        sums=ready(np.stack([*kernel, *rise, *moments, 1 - moments[0]])[None]),
-        binomials=ready(np.array([[math.comb(i, p) for p in range(MOMENTS)] for i in range(STRETCH + 1)])),
+        weights=ready(left[slow:]),
+        gone=ready(gone[slow:]),
+        slow=ready(np.concatenate([loss[few, None], powers], 1)),
+        losses=ready(np.stack([loss[few], gone[few, -1], directions[0][few]], 1), np.float64),
+        kernel=ready(np.array(kernel)),
         lost=loss.reshape(len(loss), -1),
-        weights=weights.reshape(*weights.shape[:2], -1),
+        directions=directions.reshape(*directions.shape[:2], -1),
     )

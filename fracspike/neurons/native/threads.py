@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+SMALL = 1 << 17  # numbers in a sequence up to which one thread is enough
 SHARES = 4  # pieces of work for each thread, so that a thread that is held up does not hold up all
 
 
@@ -25,30 +27,33 @@ def blocks_in_threads(kernel: Callable[..., None], arguments: Sequence[Any], blo
     in_threads(lambda start: kernel(*arguments, start, min(start + size, blocks)), range(0, blocks, size))
 
 
-def in_threads(work: Callable[[int], None], pieces: Sequence[int]) -> None:
-    """Call ``work`` on every piece, in as many threads as torch uses.
+def in_threads(work: Callable[[int], None], pieces: Sequence[int], *, alone: bool = False) -> None:
+    """Call ``work`` on every piece, in as many threads as torch uses, or ``alone`` in this one.
 
     Threads of Python, started here and gone when the call returns, and not those of OpenMP or Numba: a
     process may then fork at any time (data loaders do), any thread may call, one thread is no special case,
     and on a busy machine nothing waits at a barrier. What is called must release the interpreter lock, as
-    kernels and torch do. Starting a thread costs some 50 microseconds.
+    kernels and torch do. A thread is not waited for until it has taken a piece: torch's threads go on
+    waiting for work, busily, for some milliseconds, and one that begins beside them begins late.
     """
     queue = iter(pieces)  # hands out each piece once
+    finished = threading.Semaphore(0)
     failures: list[BaseException] = []
 
     def serve() -> None:
-        try:
-            for piece in queue:
-                work(piece)
-        except BaseException as error:
-            failures.append(error)
+        for piece in queue:
+            try:
+                if not failures:
+                    work(piece)
+            except BaseException as error:
+                failures.append(error)
+            finally:
+                finished.release()
 
-    count = min(torch.get_num_threads(), len(pieces)) - 1
-    threads = [threading.Thread(target=serve) for _ in range(count)]
-    for thread in threads:
-        thread.start()
+    for _ in range(0 if alone else min(torch.get_num_threads(), len(pieces)) - 1):
+        _thread.start_new_thread(serve, ())  # threading.Thread.start waits until it runs
     serve()
-    for thread in threads:
-        thread.join()
+    for _ in pieces:
+        finished.acquire()
     if failures:
         raise failures[0]

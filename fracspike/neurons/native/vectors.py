@@ -10,6 +10,8 @@ it needs.
 
 from __future__ import annotations
 
+import math
+
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -38,15 +40,46 @@ class VectorModel(models.PrimitiveModel):
         super().__init__(manager, kind, ir.VectorType(element, LANES))
 
 
-def _place(context, builder, kind, array, row, column):
+def place(context, builder, kind, array, row, column):
+    """Return a pointer to the vector that begins at an item of an array ``(rows, columns)``."""
     view = context.make_array(kind)(context, builder, array)
-    indices = [row, column] if kind.ndim == 2 else [column]
-    return cgutils.get_item_pointer(context, builder, kind, view, indices, wraparound=False)
+    item = cgutils.get_item_pointer(context, builder, kind, view, [row, column], wraparound=False)
+    return builder.bitcast(item, ir.VectorType(context.get_data_type(kind.dtype), LANES).as_pointer())
 
 
-def _vector_pointer(context, builder, kind, array, row, column):
-    place = _place(context, builder, kind, array, row, column)
-    return builder.bitcast(place, ir.VectorType(context.get_data_type(kind.dtype), LANES).as_pointer())
+def _after(builder, pointer, number):
+    index = ir.Constant(ir.IntType(64), number) if isinstance(number, int) else number
+    return builder.gep(pointer, [index])
+
+
+def read(builder, kind, pointer, number=0):
+    """Load the vector at a pointer of `place`, or the one ``number`` vectors after it."""
+    return builder.load(_after(builder, pointer, number), align=kind.dtype.bitwidth // 8)
+
+
+def write(builder, kind, value, pointer, number=0):
+    """Store a vector where `read` would load it from."""
+    builder.store(value, _after(builder, pointer, number), align=kind.dtype.bitwidth // 8)
+
+
+class Coefficients:
+    """Coefficients, of all neurons ``(rows, items)``, or of each ``(groups, rows, items, LANES)``."""
+
+    def __init__(self, context, builder, kind, array, group) -> None:
+        self.builder, self.kind, self.shared = builder, kind, kind.ndim == 2
+        view = context.make_array(kind)(context, builder, array)
+        zero = ir.Constant(ir.IntType(64), 0)
+        start = [zero, zero] if self.shared else [group, zero, zero, zero]
+        self.pointer = cgutils.get_item_pointer(context, builder, kind, view, start, wraparound=False)
+        if not self.shared:
+            vector = ir.VectorType(context.get_data_type(kind.dtype), LANES)
+            self.pointer = builder.bitcast(self.pointer, vector.as_pointer())
+
+    def __getitem__(self, number):
+        """Return the coefficient ``number`` (rows times items), a constant or a value, for all lanes."""
+        where = _after(self.builder, self.pointer, number)
+        value = self.builder.load(where, align=self.kind.dtype.bitwidth // 8)
+        return spread(self.builder, value) if self.shared else value
 
 
 @intrinsic
@@ -55,8 +88,7 @@ def load(typing, array, row, column):
 
     def generate(context, builder, signature, args):
         kind = signature.args[0]
-        pointer = _vector_pointer(context, builder, kind, *args)
-        return builder.load(pointer, align=kind.dtype.bitwidth // 8)
+        return read(builder, kind, place(context, builder, kind, *args))
 
     return Vector(array.dtype)(array, types.intp, types.intp), generate
 
@@ -67,32 +99,28 @@ def store(typing, array, row, column, value):
 
     def generate(context, builder, signature, args):
         kind = signature.args[0]
-        pointer = _vector_pointer(context, builder, kind, *args[:3])
-        builder.store(args[3], pointer, align=kind.dtype.bitwidth // 8)
+        write(builder, kind, args[3], place(context, builder, kind, *args[:3]))
         return context.get_dummy_value()
 
     return types.void(array, types.intp, types.intp, Vector(array.dtype)), generate
 
 
 @intrinsic
-def pick(typing, array, row, item, column):
-    """Take a coefficient: of all neurons from ``(rows, items)``, of each from ``(rows, items, columns)``."""
+def pick(typing, array, group, row, item):
+    """Take a coefficient, see `Coefficients`."""
 
     def generate(context, builder, signature, args):
         kind = signature.args[0]
         view = context.make_array(kind)(context, builder, args[0])
-        indices = list(args[1:]) if kind.ndim == 3 else [args[1], args[2]]
-        place = cgutils.get_item_pointer(context, builder, kind, view, indices, wraparound=False)
-        size = kind.dtype.bitwidth // 8
-        if kind.ndim == 2:
-            return _spread(builder, builder.load(place))
-        vector = ir.VectorType(context.get_data_type(kind.dtype), LANES)
-        return builder.load(builder.bitcast(place, vector.as_pointer()), align=size)
+        items = cgutils.unpack_tuple(builder, view.shape, kind.ndim)[1 if kind.ndim == 2 else 2]
+        number = builder.add(builder.mul(args[2], items), args[3])
+        return Coefficients(context, builder, kind, *args[:2])[number]
 
     return Vector(array.dtype)(array, types.intp, types.intp, types.intp), generate
 
 
-def _spread(builder, number):
+def spread(builder, number):
+    """Return a vector with one number in all lanes."""
     undefined = ir.Constant(ir.VectorType(number.type, LANES), ir.Undefined)
     index = ir.Constant(ir.IntType(32), 0)
     one = builder.insert_element(undefined, number, index)
@@ -106,7 +134,7 @@ def fill(typing, number, like):
 
     def generate(context, builder, signature, args):
         value = context.cast(builder, args[0], signature.args[0], signature.args[1].dtype)
-        return _spread(builder, value)
+        return spread(builder, value)
 
     return like(number, like), generate
 
@@ -157,7 +185,7 @@ def fma(typing, x, y, z):
     """Return ``x y + z``."""
 
     def generate(context, builder, signature, args):
-        return builder.fadd(builder.fmul(*args[:2], flags=FLAGS), args[2], flags=FLAGS)
+        return product(builder, *args)
 
     return x(x, x, x), generate
 
@@ -167,7 +195,7 @@ def fnma(typing, x, y, z):
     """Return ``z - x y``."""
 
     def generate(context, builder, signature, args):
-        return builder.fsub(args[2], builder.fmul(*args[:2], flags=FLAGS), flags=FLAGS)
+        return shortfall(builder, *args)
 
     return x(x, x, x), generate
 
@@ -190,26 +218,66 @@ at_least = _step(">=", "Return 1 where ``x >= y``, else 0.")
 above = _step(">", "Return 1 where ``x > y``, else 0.")
 
 
-def _prefetch(write, text):
-    @intrinsic
-    def operation(typing, array, row, column):
-        def generate(context, builder, signature, args):
-            kind = signature.args[0]
-            place = _place(context, builder, kind, *args)
-            byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
-            function = cgutils.get_or_insert_function(
-                builder.module, ir.FunctionType(ir.VoidType(), [byte, word, word, word]), "llvm.prefetch.p0"
-            )
-            for line in range(0, LANES, LINE // (kind.dtype.bitwidth // 8)):
-                where = builder.gep(place, [ir.Constant(ir.IntType(64), line)])
-                builder.call(function, [builder.bitcast(where, byte), *(word(n) for n in (write, 2, 1))])
-            return context.get_dummy_value()
-
-        return types.void(array, types.intp, types.intp), generate
-
-    operation.__doc__ = text
-    return operation
+def product(builder, x, y, z):
+    """Return ``x y + z``."""
+    return builder.fadd(builder.fmul(x, y, flags=FLAGS), z, flags=FLAGS)
 
 
-expect = _prefetch(0, "Bring a vector that will be read into the cache.")
-expect_write = _prefetch(1, "Bring the place of a vector that will be written into the cache.")
+def shortfall(builder, x, y, z):
+    """Return ``z - x y``."""
+    return builder.fsub(z, builder.fmul(x, y, flags=FLAGS), flags=FLAGS)
+
+
+def logistic(builder, x):
+    """Return ``1 / (1 + exp(-x))``, to rounding."""
+    one = _number(x, 1.0)
+    exp = _exp(builder, builder.fsub(_number(x, 0.0), x))
+    return builder.fdiv(one, builder.fadd(one, exp))
+
+
+def _number(like, number):
+    return ir.Constant(like.type, [float(number)] * LANES)
+
+
+def _exp(builder, x):
+    """Return the exponential: a power of two, and a series for what is left, at most log(2) / 2."""
+    single = isinstance(x.type.element, ir.FloatType)
+    most, terms, mantissa, bias = (87.0, 7, 23, 127) if single else (708.0, 13, 52, 1023)
+    for limit, comparison in ((most, ">"), (-most, "<")):
+        bound = _number(x, limit)
+        x = builder.select(builder.fcmp_ordered(comparison, x, bound), bound, x)
+    name = f"llvm.rint.v{LANES}f{32 if single else 64}"
+    nearest = cgutils.get_or_insert_function(builder.module, ir.FunctionType(x.type, [x.type]), name)
+    twos = builder.call(nearest, [builder.fmul(x, _number(x, 1 / math.log(2)))])
+    high = math.floor(math.log(2) * 2**12) / 2**12  # so few bits that its products are exact
+    left = shortfall(builder, twos, _number(x, high), x)
+    left = shortfall(builder, twos, _number(x, math.log(2) - high), left)
+    series = _number(x, 1 / math.factorial(terms))
+    for n in range(terms - 1, -1, -1):
+        series = product(builder, series, left, _number(x, 1 / math.factorial(n)))
+    word = ir.VectorType(ir.IntType(32 if single else 64), LANES)
+    exponent = builder.add(builder.fptosi(twos, word), ir.Constant(word, [bias] * LANES))
+    scale = builder.bitcast(builder.shl(exponent, ir.Constant(word, [mantissa] * LANES)), x.type)
+    return builder.fmul(series, scale)
+
+
+@intrinsic
+def expect(typing, array, row, column):
+    """Bring a vector that will be read into the cache."""
+
+    def generate(context, builder, signature, args):
+        pointer = builder.bitcast(
+            place(context, builder, signature.args[0], *args), ir.IntType(8).as_pointer()
+        )
+        word = ir.IntType(32)
+        function = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(ir.VoidType(), [pointer.type, word, word, word]),
+            "llvm.prefetch.p0",
+        )
+        for line in range(0, LANES * signature.args[0].dtype.bitwidth // 8, LINE):
+            where = builder.gep(pointer, [ir.Constant(ir.IntType(64), line)])
+            builder.call(function, [where, *(word(n) for n in (0, 2, 1))])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp), generate
