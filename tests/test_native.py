@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fracspike import FractionalLIF
+from fracspike.neurons.native import threads
 from fracspike.neurons.native.threads import SMALL, in_threads
 from fracspike.solvers import Exponentials, Full, mittag_leffler
 from fracspike.surrogate import ATan, NoisyThreshold, SpikeFunction
@@ -377,7 +379,7 @@ class TestBackend:
     def test_threads_and_any_number_of_them(self) -> None:
         lif, current = FractionalLIF(0.6, surrogate="atan", learn=("alpha",)), noise(100, 3, 500)
         assert current.numel() > SMALL  # below, there is one thread
-        threads, found = torch.get_num_threads(), []
+        before, found = torch.get_num_threads(), []
         try:
             for count in (1, 3):
                 torch.set_num_threads(count)
@@ -386,7 +388,7 @@ class TestBackend:
                 wanted = [drive, *lif.parameters()]
                 found.append([spikes, *torch.autograd.grad((current * spikes).sum(), wanted)])
         finally:
-            torch.set_num_threads(threads)
+            torch.set_num_threads(before)
         assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
         alone = found[0][0]
         results: dict[int, Tensor] = {}
@@ -398,9 +400,21 @@ class TestBackend:
         assert all(torch.equal(alone, result) for result in results.values())
         assert len(results) == 4
 
+    def test_a_change_in_any_source_compiles_anew(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Numba looks at the file that defines a kernel, and at the types of its arguments."""
+        here, kept = Path(threads.__file__).parent, threads.sources().dtype
+        for path in here.glob("*.py"):
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+        monkeypatch.setattr(threads, "__file__", str(tmp_path / "threads.py"))
+        assert threads.sources.__wrapped__().dtype == kept
+        (tmp_path / "stretch.py").write_text("changed")
+        assert threads.sources.__wrapped__().dtype != kept
+
     @pytest.mark.parametrize("alone", [False, True])
     def test_a_failure_in_a_thread_is_raised_and_stops_the_others(self, alone: bool) -> None:
-        done, threads = [], torch.get_num_threads()
+        done, count = [], torch.get_num_threads()
 
         def work(piece: int) -> None:
             if piece == 3:
@@ -416,7 +430,7 @@ class TestBackend:
             in_threads(work, range(4, 200), alone=alone)
             assert sorted(done) == list(range(4, 200))
         finally:
-            torch.set_num_threads(threads)
+            torch.set_num_threads(count)
 
     def test_a_forked_process_can_run_it(self) -> None:
         code = (

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from fracspike.solvers import checks
 
-from .rates import modes, padded, split, unpack
+from .rates import modes, split, unpack
 from .threads import arrays, blocks_in_threads
 
 PAGE = 1 << 21  # bytes of a large page
@@ -38,8 +38,8 @@ def _blocks(current: Tensor) -> int:
 
 
 def _start(z: Tensor, v: Tensor, count: int) -> Tensor:
-    """Return the modes at the start, padded: those given, or with no past each the potential."""
-    return padded(z) if len(z) else v.expand(count, *v.shape).contiguous()
+    """Return the modes at the start: those given, or with no past each the potential."""
+    return z if len(z) else v.expand(count, *v.shape).contiguous()
 
 
 def is_plain(x: Tensor) -> bool:
@@ -292,7 +292,7 @@ def run_adjoint(
         decay, weight, tangent = modes(found, alpha, step, shape, tangents=move)
         start = _start(z, v, len(weight))
         d_along, d_start = threshold.new_empty((len(tangent), size)), torch.empty_like(start)
-        tail = padded(grad_z)
+        tail = grad_z
         parts = (
             current,
             resistance,

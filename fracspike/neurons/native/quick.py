@@ -76,12 +76,13 @@ FLUSH = 8  # stretches over which single precision adds up
 
 @njit(**OPTIONS)
 def forward(
-    current, noise, resistance, level, v_reset, z_in, weights, gone, slow_rates, losses, kernel,
+    version, current, noise, resistance, level, v_reset, z_in, weights, gone, slow_rates, losses, kernel,
     soft, slope, share, sign, v_out, s_out, z_out, finite, width, first, last,
 ):  # fmt: skip
     """Run blocks ``first`` to ``last`` of ``width`` neurons through time.
 
     Args:
+        version: see `threads.sources`.
         current: ``(T, M)``, and all that has no dtype here has its dtype.
         noise: added to what a surrogate steps on, ``(T, M)``; ``(0, M)`` if there is none.
         resistance: ``(M,)``, and so are level and v_reset, from rest.
@@ -200,14 +201,15 @@ def forward(
 
 @njit(**OPTIONS)
 def adjoint(
-    current, resistance, v_reset, z_in, weights, gone, slow_rates, losses, kernel,
+    version, current, resistance, v_reset, z_in, weights, gone, slow_rates, losses, kernel,
     lost, directions, derivative, s_in, before, grad_s, grad_v, share, sign, through,
     d_current, d_sums, d_z, d_s, width, first, last,
 ):  # fmt: skip
     r"""Run blocks ``first`` to ``last`` back through time; see `kernels.adjoint` for the equations.
 
     Args:
-        current: as in `forward`, and so is what says no more.
+        version: as in `forward`, and so is what says no more.
+        current: as said.
         resistance: as said.
         v_reset: as said.
         z_in: as said.
@@ -394,7 +396,5 @@ def _threads(numbers: int) -> int:
 
 
 def _in_threads(kernel: Callable[..., None], arguments: Sequence[Any], width: int, blocks: int) -> None:
-    if _threads(arguments[0].size) == 1:
-        kernel(*arguments, width, 0, blocks)
-    else:
-        blocks_in_threads(kernel, (*arguments, width), blocks)
+    alone = _threads(arguments[0].size) == 1
+    blocks_in_threads(kernel, (*arguments, width), blocks, alone=alone)

@@ -1,4 +1,4 @@
-"""The modes of a layer as the kernels want them: flat, padded, with the directions in which they can move."""
+"""The modes of a layer as the kernels want them: flat, with the directions in which they can move."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def unpack(numbers: Sequence[float], alpha: Tensor, step: Tensor, horizon: int, 
 def modes(
     grid: Grid, alpha: Tensor, step: Tensor, shape: Sequence[int], *, tangents: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return decays and weights ``(K, 1)``, or ``(K, M)`` for neurons of their own, K a multiple of 4.
+    """Return decays and weights ``(K, 1)``, or ``(K, M)`` for neurons of their own.
 
     Third, the derivatives of the weights in alpha and in log tau at fixed decays, ``(2, K, *)``; or none.
     """
@@ -44,21 +44,16 @@ def modes(
     def flat(value: Tensor) -> Tensor:
         count = len(value)
         if shared:
-            return padded(value.reshape(count, 1))
+            return value.reshape(count, 1).contiguous()
         missing = len(shape) - (value.dim() - 1)
         value = value.reshape(count, *([1] * missing), *value.shape[1:])
-        return padded(value.expand(count, *shape).reshape(count, -1))
+        return value.expand(count, *shape).reshape(count, -1).contiguous()
 
     with torch.no_grad():
         decay, weight = flat(1 - grid.losses(step)), flat(grid.weights(alpha))
         if not tangents:
             return decay, weight, weight.new_empty((0, *weight.shape))
         return decay, weight, torch.stack([flat(grid.tangents(alpha)), flat(grid.slopes(alpha))])
-
-
-def padded(value: Tensor) -> Tensor:
-    """Return rows with zeros added up to a multiple of 4: the kernels take modes four at once."""
-    return functional.pad(value, (0, 0, 0, -len(value) % 4)).contiguous()
 
 
 # -- for the quick kernels: modes in two groups -------------------------------------------------------------

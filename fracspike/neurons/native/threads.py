@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import _thread
+import hashlib
 import threading
 from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,10 +24,30 @@ def arrays(*tensors: Tensor) -> list[NDArray[Any]]:
     return [np.ascontiguousarray(t.detach().numpy()) for t in tensors]
 
 
-def blocks_in_threads(kernel: Callable[..., None], arguments: Sequence[Any], blocks: int) -> None:
-    """Call ``kernel(*arguments, first, last)`` until all blocks are done."""
-    size = -(-blocks // (SHARES * min(torch.get_num_threads(), blocks)))
-    in_threads(lambda start: kernel(*arguments, start, min(start + size, blocks)), range(0, blocks, size))
+@lru_cache(maxsize=1)
+def sources() -> NDArray[Any]:
+    """Return an empty array whose type names what the kernels are built from.
+
+    Numba keeps a compiled kernel on the disk for as long as the file that defines it, and the types of its
+    arguments, stay the same; a change in a file from which it takes functions would go unseen.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return np.zeros(0, [("v" + digest.hexdigest()[:16], np.int8)])
+
+
+def blocks_in_threads(
+    kernel: Callable[..., None], arguments: Sequence[Any], blocks: int, *, alone: bool = False
+) -> None:
+    """Call ``kernel(sources(), *arguments, first, last)`` until all blocks are done."""
+    size = blocks if alone else -(-blocks // (SHARES * min(torch.get_num_threads(), blocks)))
+    version = sources()
+
+    def work(start: int) -> None:
+        kernel(version, *arguments, start, min(start + size, blocks))
+
+    in_threads(work, range(0, blocks, size), alone=alone)
 
 
 def in_threads(work: Callable[[int], None], pieces: Sequence[int], *, alone: bool = False) -> None:
