@@ -239,14 +239,18 @@ def _row(out: Run, plan: Plan, result: Mapping[str, Any]) -> Row:
 
 def _draw(out: Run, results: list[dict[str, Any]]) -> None:
     figure, (ax,) = blank(1, 1, "Counting nine marked bits over 100 steps")
+    colors: dict[tuple[Any, ...], str] = {}  # one for each neuron; a recurrent network is dash-dotted
     for result in results:
+        neuron = tuple(result.get(name) for name in ("neuron", "alpha", "learn"))
+        color = colors.setdefault(neuron, f"C{len(colors)}")
         style = "--" if result.get("learn") else "-." if result["recurrent"] else "-"
         epochs = range(1, len(result["curve"]) + 1)
-        (line,) = ax.plot(epochs, [100 * v for v in result["curve"]], f"o{style}", ms=3, label=_title(result))
+        accuracy = [100 * v for v in result["curve"]]
+        ax.plot(epochs, accuracy, f"o{style}", color=color, ms=3, label=_title(result))
         if result.get("alpha", 1) == 1:
             level = TABLE[result["neuron"], result["recurrent"]].accuracy
-            ax.axhline(level, ls=":", lw=0.9, color=line.get_color())
-    ax.plot([], [], ":", color="grey", label="published, 50 epochs")
+            ax.axhline(level, ls="-." if result["recurrent"] else ":", lw=0.8, color=color)
+    ax.plot([], [], ":", color="grey", lw=0.8, label="published, 50 epochs")
     ax.axhline(100 / CLASSES, ls="-", lw=0.5, color="grey", label="chance")
     ax.set(xlabel="epoch", ylabel="test accuracy (%)")
     figure.set_size_inches(8.0, 4.5)
