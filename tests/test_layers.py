@@ -104,17 +104,27 @@ def test_sizes_that_broadcast_are_one_set_for_each_channel() -> None:
         lif(current(10, 3, 5, 3, 3))
 
 
-@pytest.mark.parametrize("name", ["lif", "if", "li"])
-def test_a_lazy_size_is_that_of_the_first_input(name: str) -> None:
-    learn = ("alpha", "tau", "resistance")
-    layer = NEURONS[name](alpha=0.7, tau=3.0, learn=learn, size="lazy")
-    given = NEURONS[name](alpha=0.7, tau=3.0, learn=learn, size=(4,))
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("lif", {}),
+        ("if", {}),
+        ("li", {}),
+        ("alif", {"beta": 0.3, "tau_adaptation": 9.0}),
+        ("cuba_lif", {"alpha_syn": 0.8, "tau_syn": 3.0}),
+    ],
+)
+def test_a_lazy_size_is_that_of_the_first_input(name: str, own: dict[str, float]) -> None:
+    learn = ("alpha", "tau", "resistance", *own)
+    layer, given = (
+        NEURONS[name](alpha=0.7, tau=3.0, learn=learn, size=size, **own) for size in ("lazy", (4,))
+    )
     assert "alpha=lazy" in repr(layer)
     parameters = list(layer.parameters())
     x = current(8, 2, 4)
     assert torch.equal(layer(x), given(x))
     assert layer.size == (4,)
-    assert [p.shape for p in layer.parameters()] == [(4,)] * 3
+    assert [p.shape for p in layer.parameters()] == [(4,)] * len(learn)
     assert all(a is b for a, b in zip(parameters, layer.parameters(), strict=True))  # an optimizer's hold
     layer(x).sum().backward()
     with pytest.raises(ValueError, match=r"neurons' shape \(4,\)"):
@@ -127,8 +137,10 @@ def test_a_lazy_layer_takes_its_size_from_a_saved_one() -> None:
     lazy.load_state_dict(saved.state_dict())
     x = current(8, 2, 3)
     assert torch.equal(lazy(x), saved(x))
-    with pytest.raises(ValueError, match="'lazy' goes with FractionalLIF"):
-        fs.FractionalALIF(size="lazy")
+    with pytest.raises(ValueError, match="`alpha` must be a number if `size` is 'lazy', got shape"):
+        fs.FractionalLIF(alpha=torch.tensor([0.5, 0.6]), learn="alpha", size="lazy")
+    with pytest.raises(ValueError, match="`size` must be given for recurrent='all_to_all'"):
+        fs.RecurrentFractionalLIF(size="lazy")
     again = copy.deepcopy(nn.Sequential(fs.FractionalLIF(learn="tau", size="lazy")))
     assert again(x).shape == x.shape
 

@@ -109,13 +109,18 @@ class TestAgainstTheFullHistory:
         close(found, expected, 1e-9)
 
     @pytest.mark.parametrize("steps", [1, 15, 16, 17, 70, 130])
-    @pytest.mark.parametrize(("dtype", "tol"), [(F64, 1e-9), (torch.float32, 2e-5)], ids=str)
-    def test_a_layer_that_nobody_goes_on_from(self, steps: int, dtype: torch.dtype, tol: float) -> None:
-        """It takes modes for its own steps only."""
+    @pytest.mark.parametrize(("dtype", "tol"), [(F64, 1e-8), (torch.float32, 1e-4)], ids=str)
+    @pytest.mark.parametrize(("alpha", "dt"), [(0.6, 0.5), (0.85, 0.02)])
+    def test_a_layer_that_nobody_goes_on_from(
+        self, steps: int, alpha: float, dt: float, dtype: torch.dtype, tol: float
+    ) -> None:
+        """It takes modes for some more than its own steps only; for no more, gradients are 3e-3 off."""
         current = noise(steps, 2, 19, dtype=dtype)
         found = []
         for memory, kind in ((Full(), F64), (None, dtype)):
-            lif = FractionalLIF(0.6, tau=2.0, dt=0.5, learn=LEARN[:-1], surrogate="atan", memory=memory)
+            lif = FractionalLIF(
+                alpha, tau=2.0, dt=dt, learn=LEARN[:-1], surrogate="atan", memory=memory, detach_reset=True
+            )
             drive = current.to(kind).requires_grad_()
             spikes = lif(drive)
             weights = torch.linspace(1.0, 2.0, steps, dtype=kind)[:, None, None]

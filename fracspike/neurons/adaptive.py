@@ -13,6 +13,7 @@ from fracspike.solvers import checks
 from . import parameters
 from .lif import FractionalLIF
 from .loop import Feedback
+from .module import LAZY
 from .state import State
 
 OWN = ("beta", "tau_adaptation", "coupling")
@@ -70,7 +71,7 @@ class FractionalALIF(FractionalLIF):
         tau_adaptation: float | Tensor = 20.0,
         coupling: float | Tensor = 0.0,
         learn: str | Sequence[str] = (),
-        size: int | Sequence[int] | None = None,
+        size: int | Sequence[int] | str | None = None,
         **kwargs: Any,
     ) -> None:
         own = {
@@ -79,10 +80,12 @@ class FractionalALIF(FractionalLIF):
             "coupling": checks.real("coupling", coupling),
         }
         learned = parameters.names(learn, self.learnable)
-        shape = parameters.common_shape(own.values(), parameters.size_tuple(size))
+        shape = parameters.shared_size(own.values(), size)
         super().__init__(alpha, tau, threshold, dt, learn=sorted(learned - own.keys()), size=shape, **kwargs)
         ranges = {"tau_adaptation": parameters.Above(0.0)}
         parameters.register_all(self, own, ranges, learned & own.keys(), self.size)
+        if shape == LAZY:
+            self._make_lazy(learned & own.keys())
         self._coupled = "coupling" in learned or bool((torch.as_tensor(coupling) != 0).any())
 
     def _initial_extra(self, like: Tensor) -> dict[str, Tensor | State]:

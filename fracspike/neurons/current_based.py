@@ -12,7 +12,7 @@ from fracspike.solvers import checks
 
 from . import parameters
 from .lif import FractionalLIF
-from .module import in_single
+from .module import LAZY, in_single
 from .readout import FractionalLI
 from .state import Simulation, State
 
@@ -57,11 +57,11 @@ class FractionalCubaLIF(FractionalLIF):
         alpha_syn: float | Tensor = 1.0,
         tau_syn: float | Tensor = 2.0,
         learn: str | Sequence[str] = (),
-        size: int | Sequence[int] | None = None,
+        size: int | Sequence[int] | str | None = None,
         **kwargs: Any,
     ) -> None:
         learned = parameters.names(learn, self.learnable)
-        shape = parameters.common_shape((alpha_syn, tau_syn), parameters.size_tuple(size))
+        shape = parameters.shared_size((alpha_syn, tau_syn), size)
         super().__init__(alpha, tau, threshold, dt, learn=sorted(learned - OWN.keys()), size=shape, **kwargs)
         self.synapse = FractionalLI(
             checks.order("alpha_syn", alpha_syn),
@@ -70,7 +70,7 @@ class FractionalCubaLIF(FractionalLIF):
             memory=kwargs.get("memory"),
             backend=kwargs.get("backend", "auto"),
             learn=[OWN[name] for name in sorted(learned & OWN.keys())],
-            size=self.size,
+            size=shape if shape == LAZY else self.size,
         )
 
     @in_single

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 #: relative error of the memory, if none is asked for
 TOLERANCE = {torch.float32: 7e-7, torch.float64: 1e-11}
-SHORT = 64  # steps; modes for fewer are not worth choosing
+SHORT = 4096  # steps; modes for fewer save nothing, and cost accuracy: the tolerance would be used up
+AMPLE = 8  # times the steps there are, for the same reason
 DRIFT = 30.0  # how far beyond the tolerance the error may go when tau or alpha is learnt between two chunks
 
 
@@ -170,9 +171,8 @@ def _native(
         tol=memory.tol,
     )
     if not traces and not state.steps:  # nobody goes on from here: fewer modes serve what there is
-        memory = replace(
-            memory, horizon=min(memory.horizon, max(SHORT, 1 << (len(current) - 1).bit_length()))
-        )
+        enough = AMPLE << (len(current) - 1).bit_length()
+        memory = replace(memory, horizon=min(memory.horizon, max(SHORT, enough)))
     grid = None if torch.compiler.is_compiling() else _grid(lif, state, memory)
     past = state.past.double()
     if traces and grid is not None:

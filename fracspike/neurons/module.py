@@ -56,12 +56,21 @@ class NeuronModule(nn.Module):
         return _rebuild, (parametrize.type_before_parametrizations(self), state, ranges, order)
 
     def _make_lazy(self, learned: set[str]) -> None:
-        """Leave the shape of the learned parameters, scalars so far, open."""
-        self._later = {}
+        """Leave the shape of the learned parameters, scalars so far, open.
+
+        Raises:
+            ValueError: if one is no scalar.
+        """
+        later = self.__dict__.setdefault("_later", {})
         for name in sorted(learned):
             owner, attribute = self._holder(name)
             value = cast(Tensor, getattr(owner, attribute))
-            self._later[name] = float(value.detach())
+            if value.dim():
+                raise ValueError(
+                    f"`{name}` must be a number if `size` is 'lazy', got shape {tuple(value.shape)}; "
+                    "leave out `size`"
+                )
+            later[name] = float(value.detach())
             empty = UninitializedParameter(dtype=value.dtype, device=value.device)  # type: ignore[call-arg]
             owner.register_parameter(attribute, empty)  # type: ignore[arg-type]
 

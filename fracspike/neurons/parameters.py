@@ -11,6 +11,8 @@ from torch.nn.utils import parametrize
 
 from fracspike.solvers import checks
 
+from .module import LAZY
+
 
 class UnitInterval(nn.Module):
     r"""Maps the real line onto (0, 1) by :math:`\sigma(p)`, for the Caputo order."""
@@ -132,10 +134,15 @@ def size_tuple(size: object) -> tuple[int, ...] | None:
     if isinstance(size, str):
         raise ValueError(
             f"`size` must be whole numbers, got {size!r}; "
-            "'lazy' goes with FractionalLIF, FractionalIF and FractionalLI"
+            "'lazy' goes with neurons that have nothing else of that size, such as weights"
         )
     dims = size if isinstance(size, tuple | list | torch.Size) else (size,)
     return tuple(checks.positive_int("size", n) for n in dims)
+
+
+def shared_size(values: Iterable[Any], size: int | Sequence[int] | str | None) -> Any:
+    """Return :func:`common_shape`, or "lazy" as it is."""
+    return size if size == LAZY else common_shape(values, size_tuple(size))
 
 
 def short(value: Tensor) -> str:
