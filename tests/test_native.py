@@ -122,7 +122,10 @@ class TestAgainstTheFullHistory:
 
     def test_a_surrogate_that_seldom_spikes_is_found_out(self) -> None:
         """It looks as if it never did."""
-        current, late = noise(60, 2, 5, scale=8.0), FractionalLIF(0.6, surrogate=lambda x: (x >= 1.5).to(x.dtype))
+        current, late = (
+            noise(60, 2, 5, scale=8.0),
+            FractionalLIF(0.6, surrogate=lambda x: (x >= 1.5).to(x.dtype)),
+        )
         spikes = late(current)
         assert 0 < spikes.sum() < spikes.numel()
         late.backend = "torch"
