@@ -1,7 +1,7 @@
 """Write docs/results.md from the committed results: ``python docs/make_results.py``.
 
-Each experiment has a folder ``docs/results/NAME`` with the ``results.json`` of one command, and may have a
-``finding.md``: what the numbers say, in words.
+Each experiment has a folder ``docs/results/NAME`` with the ``results.json`` of one command; it may have that
+of another, such as ``full.json``, and a ``finding.md``: what the numbers say, in words.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ what else runs on them. This page is made by `python docs/make_results.py`; do n
 
 
 def load(folder: Path = RESULTS) -> list[dict[str, Any]]:
-    """Return the results of every experiment, by name.
+    """Return the results of every experiment, by name; the words stand with the first of each.
 
     Args:
         folder: with one folder for each experiment.
@@ -34,27 +34,19 @@ def load(folder: Path = RESULTS) -> list[dict[str, Any]]:
         ValueError: if a file is no results.json, or lies in the folder of another experiment.
     """
     found = []
-    for path in sorted(folder.glob("*/results.json")):
+    for path in sorted(folder.glob("*/*.json"), key=lambda path: (path.parent, path.stem != "results")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            name = content["experiment"]
+            name, _ = content["experiment"], content["command"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is no results.json of fracspike ({type(error).__name__})") from error
         if name != path.parent.name:
             raise ValueError(f"{path} holds the results of {name!r}; put them in {folder / name}")
-        finding = path.with_name("finding.md")
-        content["finding"] = finding.read_text(encoding="utf-8").strip() if finding.exists() else ""
+        finding, first = path.with_name("finding.md"), not found or found[-1]["experiment"] != name
+        content["finding"] = finding.read_text(encoding="utf-8").strip() if first and finding.exists() else ""
+        content["heading"] = name if path.stem == "results" else f"{name} {path.stem}"
         found.append(content)
     return found
-
-
-def command(results: dict[str, Any]) -> str:
-    """Return the command that wrote the results."""
-    words = ["fracspike reproduce", results["experiment"]]
-    words += [f"--{name}" for name in ("quick", "full") if results.get(name)]
-    if results["seed"]:
-        words.append(f"--seed {results['seed']}")
-    return " ".join(words)
 
 
 def duration(results: dict[str, Any]) -> str:
@@ -83,11 +75,11 @@ def section(results: dict[str, Any], docs: Path = HERE) -> str:
     own = docs / "reproductions" / f"{name}.md"
     more = f"reproductions/{name}.md" if own.exists() else f"reproductions.md#{name}"
     lines = [
-        f"## {name}",
+        f"## {results['heading']}",
         f"{results['title']}\\",
         f"{results['source']}. [More]({more}).",
         "",
-        f"`{command(results)}`: {duration(results)}; "
+        f"`{results['command']}`: {duration(results)}; "
         + ", ".join(f"{package} {version}" for package, version in versions.items())
         + ".",
         "",
@@ -111,10 +103,8 @@ def page(folder: Path = RESULTS, docs: Path = HERE) -> str:
     everything = load(folder)
     table = ["| experiment | rows within their tolerance | command | time |", "|---|---|---|---|"]
     for results in everything:
-        name = results["experiment"]
-        table.append(
-            f"| [{name}](#{name}) | {verdict(results)} | `{command(results)}` | {duration(results)} |"
-        )
+        link = f"[{results['heading']}](#{results['heading'].replace(' ', '-')})"
+        table.append(f"| {link} | {verdict(results)} | `{results['command']}` | {duration(results)} |")
     parts = [HEAD.strip(), "\n".join(table), *(section(results, docs) for results in everything)]
     return "\n\n".join(parts) + "\n"
 

@@ -27,8 +27,16 @@ def cli() -> None:
 @click.option("--full", is_flag=True, help="All of it, where the default is cut down; may take hours.")
 @click.option("--seed", default=0, show_default=True, help="Seed of every random draw.")
 @click.option("--data", default=None, help="Folder of the data set; by default it is found or fetched.")
+@click.option("--only", multiple=True, metavar="PART", help="Do this part alone, or several; see --list.")
 def reproduce(
-    name: str | None, show_list: bool, out: str, quick: bool, full: bool, seed: int, data: str | None
+    name: str | None,
+    show_list: bool,
+    out: str,
+    quick: bool,
+    full: bool,
+    seed: int,
+    data: str | None,
+    only: tuple[str, ...],
 ) -> None:
     """Run a published experiment and compare it with the published numbers.
 
@@ -42,11 +50,13 @@ def reproduce(
         for known in experiments.MODULES:
             entry = experiments.get(known)
             click.echo(f"{entry.name:16} {entry.title} ({entry.duration})\n{'':16} {entry.source}")
+            if entry.parts:
+                click.echo(f"{'':16} --only {', '.join(entry.parts)}")
         return
     if name is None:
         raise click.UsageError("name an experiment, or pass --list to see them")
     experiment = experiments.get(name)
-    run = report.prepare(experiment, out, quick=quick, seed=seed, full=full, data=data)
+    run = report.prepare(experiment, out, quick=quick, seed=seed, full=full, data=data, only=only)
     click.echo(f"{experiment.title}\n{experiment.source}\nabout {experiment.duration}; seed {seed}")
     start = time.perf_counter()
     rows = experiment.run(run)

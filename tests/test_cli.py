@@ -77,6 +77,9 @@ def test_simulate_writes_trace_spikes_and_figure(monkeypatch: pytest.MonkeyPatch
         (("reproduce", "teka2014", "--out", "/dev/null/x"), "`out` must be a folder that can be written to"),
         (("reproduce", "teka2014", "--quick", "--full"), "`quick` and `full` must not both be set"),
         (("reproduce", "teka2014", "--seed", "x"), "'x' is not a valid integer"),
+        (("reproduce", "teka2014", "--only", "fig1"), "`only` must be left out for 'teka2014'"),
+        (("reproduce", "binary-adding", "--only", "alf"), "did you mean 'alif'?"),
+        (("reproduce", "binary-adding", "--quick", "--only", "alpha-0.9"), "`only` must be one of"),
         (
             ("simulate", "--alpha", "1.3"),
             "`alpha` must lie in (0, 1], got 1.3; for integer order pass alpha=1",

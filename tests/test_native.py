@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fracspike import FractionalLIF
+from fracspike import FractionalLI, FractionalLIF
 from fracspike.neurons.native import threads
 from fracspike.neurons.native.threads import SMALL, in_threads
 from fracspike.solvers import Exponentials, Full, mittag_leffler
@@ -107,6 +107,29 @@ class TestAgainstTheFullHistory:
         run, found = everything(current, backend="native", **kwargs)
         assert torch.equal(run.spikes, full.spikes)
         close(found, expected, 1e-9)
+
+    def test_a_readout_never_spikes_and_is_compiled(self) -> None:
+        current, found = noise(40, 2, 21), []
+        for memory in (Full(), None):
+            layer = FractionalLI(0.6, tau=2.0, dt=0.5, memory=memory, learn=("alpha", "tau", "resistance"))
+            drive = current.clone().requires_grad_()
+            voltage = layer(drive)
+            gradients = torch.autograd.grad((current * voltage).sum(), [drive, *layer.parameters()])
+            found.append([voltage.detach(), *gradients])
+        assert str(layer.backend_report(current)).startswith("native")
+        assert found[0][0].max() > 2.0
+        close(found[1], found[0], 1e-9)
+
+    def test_a_surrogate_that_seldom_spikes_is_found_out(self) -> None:
+        """It looks as if it never did."""
+        current, late = (
+            noise(60, 2, 5, scale=8.0),
+            FractionalLIF(0.6, surrogate=lambda x: (x >= 1.5).to(x.dtype)),
+        )
+        spikes = late(current)
+        assert 0 < spikes.sum() < spikes.numel()
+        late.backend = "torch"
+        assert torch.equal(spikes, late(current))
 
     @pytest.mark.parametrize("steps", [1, 15, 16, 17, 70, 130])
     @pytest.mark.parametrize(("dtype", "tol"), [(F64, 1e-8), (torch.float32, 1e-4)], ids=str)

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 import fracspike
 from fracspike.files import output_folder, replacing, write_json
+from fracspike.solvers import checks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,6 +59,7 @@ class Run:
         full: do all, where the default is cut down; not with ``quick``.
         seed: of every random draw.
         data: folder of the data set, as the user gave it; None to find it.
+        only: the parts to do, by name; all if there are none.
 
     Raises:
         ValueError: if both ``quick`` and ``full`` are asked for.
@@ -68,6 +70,7 @@ class Run:
     seed: int = 0
     full: bool = False
     data: Path | None = None
+    only: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.quick and self.full:
@@ -77,6 +80,18 @@ class Run:
         """Go through ``items`` with a progress bar, shown only on a terminal."""
         bar: Iterable[T] = tqdm(list(items), desc=what, leave=False, disable=None)
         return bar
+
+    def chosen(self, parts: Mapping[str, T]) -> dict[str, T]:
+        """Return those of ``parts`` that are to be done, in their own order.
+
+        Raises:
+            ValueError: with the known names, if one that is wanted is none of them.
+
+        >>> Run(Path(), only=("b",)).chosen({"a": 1, "b": 2})
+        {'b': 2}
+        """
+        wanted = {checks.one_of("only", name, parts) for name in self.only} or set(parts)
+        return {name: part for name, part in parts.items() if name in wanted}
 
     def save_figure(self, name: str, figure: Figure) -> None:
         """Write ``figure`` as ``name``.png and let go of it."""
@@ -106,6 +121,7 @@ class Experiment:
         trial: measures one point of a sweep: given all parameters and a seed, returns numbers by name
             (such as ``{"test_accuracy": 0.88}``), the same for the same arguments; None if the
             experiment cannot be swept.
+        parts: names of what can be done alone, by ``fracspike reproduce NAME --only PART``.
     """
 
     name: str
@@ -115,6 +131,16 @@ class Experiment:
     run: Callable[[Run], list[Row]]
     parameters: Mapping[str, Value] = field(default_factory=dict)
     trial: Callable[[Mapping[str, Value], int], Mapping[str, float]] | None = None
+    parts: tuple[str, ...] = ()
+
+
+def command(name: str, run: Run) -> str:
+    """Return the command that does the same again, but for the folders of this machine."""
+    words = [f"fracspike reproduce {name}"]
+    words += [f"--{flag}" for flag in ("quick", "full") if getattr(run, flag)]
+    words += [f"--only {part}" for part in run.only]
+    words += [f"--seed {run.seed}"] if run.seed else []
+    return " ".join(words)
 
 
 def write_results(experiment: Experiment, run: Run, rows: Sequence[Row], seconds: float) -> Path:
@@ -123,6 +149,7 @@ def write_results(experiment: Experiment, run: Run, rows: Sequence[Row], seconds
         "experiment": experiment.name,
         "title": experiment.title,
         "source": experiment.source,
+        "command": command(experiment.name, run),
         "quick": run.quick,
         "full": run.full,
         "rows": [{**asdict(row), "within": row.within} for row in rows],
@@ -152,14 +179,20 @@ def prepare(
     seed: int,
     full: bool = False,
     data: str | Path | None = None,
+    only: Sequence[str] = (),
 ) -> Run:
     """Return the run of ``experiment`` that writes to ``out/NAME``; fails at once if it cannot."""
+    if only and not experiment.parts:
+        raise ValueError(f"`only` must be left out for {experiment.name!r}, which is done whole")
+    for name in only:
+        checks.one_of("only", name, experiment.parts)
     run = Run(
         folder=Path(out) / experiment.name,
         quick=quick,
         seed=seed,
         full=full,
         data=None if data is None else Path(data),
+        only=tuple(only),
     )
     output_folder(run.folder)
     return run

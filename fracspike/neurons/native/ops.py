@@ -28,7 +28,7 @@ from .threads import arrays, blocks_in_threads
 PAGE = 1 << 21  # bytes of a large page
 LARGE = 2 * PAGE  # bytes from which on NumPy asks for them
 LANES = 64  # neurons of a block, as in the kernels
-KINDS = {"at_least": 0, "above": 1, "soft": 2}
+KINDS = {"at_least": 0, "above": 1, "soft": 2, "never": 0}
 RESETS = {"none": 0, "subtract": 1, "value": 2}
 ADDS = ((0.0, 0.0), (0.0, -1.0), (-1.0, 1.0))  # with a spike, by reset: times v, times v_reset
 

@@ -108,8 +108,11 @@ def run(
     parts = (flat, resistance, alpha, tau, threshold, v_reset)
     with torch.no_grad():
         potential: Any = ops.run_potential if ops.is_plain(flat.detach()) else ops.potential
+        detached = [part.detach() for part in parts]
+        if step.kind == "never":
+            detached[4] = torch.full_like(threshold, math.inf)
         before, spikes, clamp, end, left = potential(
-            *(part.detach() for part in parts), shift, start.detach(), v.detach(),
+            *detached, shift, start.detach(), v.detach(),
             hold.reshape(size).contiguous(), *where, ops.KINDS[step.kind], step.slope, reset,
             neuron.restart, neuron.period,
         )  # fmt: skip

@@ -24,7 +24,7 @@ class Step:
     """How a spike is decided, and how it is differentiated.
 
     Attributes:
-        kind: "at_least", "above" or "soft", see the kernels.
+        kind: "at_least", "above" or "soft", see the kernels; "never" spikes at no potential.
         slope: what x is multiplied by before the step.
         noise: as the surrogate drew it, ``(T, B, *)``, or None.
         shift: what is added to ``slope * x`` before the step, None without noise.
@@ -169,7 +169,7 @@ def _probe(surrogate: nn.Module, current: Tensor) -> str | None:
             spikes = surrogate(x)
     except Exception:  # whatever it is, the loop over time will meet it and say so
         return None
-    for kind, expected in (("at_least", x >= 0), ("above", x > 0)):
+    for kind, expected in (("at_least", x >= 0), ("above", x > 0), ("never", torch.zeros_like(x))):
         if (
             isinstance(spikes, Tensor)
             and spikes.shape == x.shape
