@@ -250,9 +250,9 @@ DEFAULT = Plan(
     100,
     (
         Column("SGCN", "cora", dict.fromkeys((*PAIR, *CONVERGENT, FIXED[0]), 3)),
-        Column("SGCN", "citeseer", dict.fromkeys(PAIR, 3)),
-        Column("DRSGNN", "cora", dict.fromkeys(PAIR, 3)),
-        Column("DRSGNN", "citeseer", dict.fromkeys(PAIR, 3)),
+        Column("SGCN", "citeseer", dict.fromkeys((*PAIR, FIXED[0]), 3)),
+        Column("DRSGNN", "cora", dict.fromkeys((*PAIR, FIXED[0]), 3)),
+        Column("DRSGNN", "citeseer", dict.fromkeys((*PAIR, FIXED[0]), 3)),
     ),
 )
 QUICK = Plan(2, (Column("SGCN", "cora", dict.fromkeys((*PAIR, *CONVERGENT), 2)),))

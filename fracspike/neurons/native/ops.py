@@ -16,17 +16,15 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fracspike.solvers import checks
 
+from . import buffers
 from .rates import modes, split, unpack
 from .threads import arrays, blocks_in_threads
 
-PAGE = 1 << 21  # bytes of a large page
-LARGE = 2 * PAGE  # bytes from which on NumPy asks for them
 LANES = 64  # neurons of a block, as in the kernels
 KINDS = {"at_least": 0, "above": 1, "soft": 2, "never": 0}
 RESETS = {"none": 0, "subtract": 1, "value": 2}
@@ -49,21 +47,6 @@ def is_plain(x: Tensor) -> bool:
 
 def _rows(current: Tensor, *rows: Tensor) -> list[Tensor]:
     return [row.to(current.dtype) for row in rows]
-
-
-def _fresh(shape: Sequence[int], like: Tensor) -> Tensor:
-    """Return an empty tensor; a large one in large pages of memory, of which the system must find fewer.
-
-    NumPy asks the system for them; they begin at multiples of their size.
-    """
-    item = like.element_size()
-    size = math.prod(shape) * item
-    if size < LARGE:
-        return _empty(shape, like)
-    room = np.empty(size + PAGE, np.uint8)
-    start = -room.ctypes.data % PAGE
-    kind = np.float32 if item == 4 else np.float64
-    return torch.from_numpy(room[start : start + size].view(kind).reshape(tuple(shape)))
 
 
 def _empty(shape: Sequence[int], like: Tensor) -> Tensor:
@@ -123,7 +106,7 @@ def run_potential(
 
     step = dt / tau
     found = unpack(grid, alpha, step, horizon, tol)
-    before, s, clamp, left = _like_potential(current, hold, period, _fresh)
+    before, s, clamp, left = _like_potential(current, hold, period, buffers.empty)
     if not (restart or period or (len(noise) and kind == KINDS["above"])):
         groups = split(found, alpha, step, shape, current.dtype, tangents=False)
         end = z.new_empty(z.shape)
@@ -274,7 +257,7 @@ def run_adjoint(
     found = unpack(grid, alpha, step, horizon, tol)
     size = current.shape[1]
     d_current, d_resistance, d_threshold, d_v_reset, d_v, d_s = _like_adjoint(
-        current, threshold, want_s, _fresh
+        current, threshold, want_s, buffers.empty
     )
     if not (restart or len(clamp) or len(grad_z)):
         groups = split(found, alpha, step, shape, current.dtype, tangents=move)

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from fracspike.surrogate import NoisyThreshold, Surrogate
 
-from .threads import SMALL, in_threads
-
 CHUNK = 1 << 18  # elements for which the derivative is evaluated at once: they stay in the cache
 QUIET = 1 << 15  # elements from which on torch uses threads of its own
 MEDIUM = (
@@ -54,16 +52,12 @@ class Step:
         if torch.compiler.is_compiling():  # the compiler fuses better than chunks would
             return self._slopes(before, threshold, self.noise, expected)
         result = torch.empty_like(before) if out is None else out
-        quiet = before.numel() <= MEDIUM
-        rows = max(1, ((QUIET - 1) if quiet else CHUNK) // max(1, before[0].numel()))
-
-        def work(start: int) -> None:
+        chunk = QUIET - 1 if before.numel() <= MEDIUM else CHUNK
+        rows = max(1, chunk // max(1, before[0].numel()))
+        for start in range(0, len(before), rows):
             part = slice(start, start + rows)
             noise = None if self.noise is None else self.noise[part]
-            with torch.no_grad():
-                result[part] = self._slopes(before[part], threshold, noise, expected[part])
-
-        in_threads(work, range(0, len(before), rows), alone=not quiet or before.numel() <= SMALL)
+            result[part] = self._slopes(before[part], threshold, noise, expected[part])
         return result
 
     def _slopes(self, before: Tensor, threshold: Tensor, noise: Tensor | None, expected: Tensor) -> Tensor:
