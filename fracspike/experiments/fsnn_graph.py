@@ -413,7 +413,7 @@ EXPERIMENT = Experiment(
     name="fsnn-graph",
     title="Is it the fractional order that helps f-SNN on citation graphs?",
     source="Ge et al. (2026), Fractional-order spiking neural network, arXiv:2507.16937, Table 2",
-    duration="14 min; with --full, 2 hours",
+    duration="20 min; with --full, 2 hours",
     run=run,
     parameters={
         "dataset": "cora",
