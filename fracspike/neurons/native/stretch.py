@@ -147,6 +147,31 @@ def recall(typing, reach, tile, row, weights, group, modes, first, count, zero, 
 
 
 def _firing(decide, text):
+    r"""Return a function that decides on the spikes of a stretch, step after step; ``text`` says how.
+
+    ``decide`` emits code for s and J, from a builder, v, level, slope, noise (a call) and what a reset adds.
+
+    .. math:: v_i = y_i + \sum_{l < i} K_{i-l} J_l, \qquad s_i = S(v_i), \qquad
+        J_i = s_i (\text{share} \, v_i + \text{shift}), \qquad c_i = J_{i-1} + u_{i-1} - u_i
+
+    The function's arguments:
+        potential: y from `foresee`; replaced by v.
+        drive: u.
+        spikes: s, to be filled.
+        noise: as said, where there is one.
+        row: of all four.
+        changes: c, to be filled from row 0; without :math:`J_{-1}`, which the modes have in them.
+        kernel: as there.
+        group: as there.
+        level: as said.
+        slope: as said.
+        share: as said.
+        shift: as said.
+        before: :math:`u_{-1}`.
+
+    It returns the sum of all J.
+    """
+
     @intrinsic
     def operation(
         typing,
@@ -196,7 +221,7 @@ def _firing(decide, text):
         tiles = potential, drive, spikes, noise, index, changes
         return vector(*tiles, kernel, index, *[vector] * 5), generate
 
-    operation.__doc__ = text + "; see `fire`."
+    operation.__doc__ = text + "; see `_firing`."
     return operation
 
 
@@ -223,33 +248,6 @@ def _noisily(builder, v, level, slope, noise, gap):
 def _softly(builder, v, level, slope, noise, gap):
     spike = logistic(builder, _argument(builder, v, level, slope, noise))
     return spike, builder.fmul(spike, gap, flags=FLAGS)
-
-
-def fire(potential, drive, spikes, noise, row, changes, kernel, group, level, slope, share, shift, before):
-    r"""Decide on the spikes of a stretch, one step after the other: what the next functions have in common.
-
-    .. math:: v_i = y_i + \sum_{l < i} K_{i-l} J_l, \qquad s_i = S(v_i), \qquad
-        J_i = s_i (\text{share} \, v_i + \text{shift}), \qquad c_i = J_{i-1} + u_{i-1} - u_i
-
-    Args:
-        potential: y from `foresee`; replaced by v.
-        drive: u.
-        spikes: s, to be filled.
-        noise: as said, where there is one.
-        row: of all four.
-        changes: c, to be filled from row 0; without :math:`J_{-1}`, which the modes have in them.
-        kernel: as there.
-        group: as there.
-        level: as said.
-        slope: as said.
-        share: as said.
-        shift: as said.
-        before: :math:`u_{-1}`.
-
-    Returns:
-        The sum of all J.
-    """
-    raise NotImplementedError
 
 
 fire_above = _firing(_plainly, "Spike above the level, :math:`S = [v > level]`")
