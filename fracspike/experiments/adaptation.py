@@ -197,16 +197,7 @@ def run(out: Run) -> list[Row]:
     """Repeat both papers, and take the second apart."""
     plan = QUICK if out.quick else DEFAULT
     spikes = {alpha: _by_current(alpha, plan.duration) for alpha in out.progress(plan.orders, "orders")}
-    out.save_table(
-        "spikes",
-        ("alpha", "current", "spike_time_ms"),
-        (
-            (alpha, name, f"{t:.1f}")
-            for alpha, found in spikes.items()
-            for name, times in found.items()
-            for t in times
-        ),
-    )
+    _save_spikes(out, "spikes", "current", spikes)
     _draw_currents(out, spikes)
     return [
         *_step_rows(spikes),
@@ -215,6 +206,20 @@ def run(out: Run) -> list[Row]:
         *_scheme_rows(out, plan),
         *_power_rows(out, plan),
     ]
+
+
+def _save_spikes(out: Run, name: str, column: str, spikes: dict[float, dict[str, Times]]) -> None:
+    """Save a table of spike times, by order and by what ``column`` names."""
+    out.save_table(
+        name,
+        ("alpha", column, "spike_time_ms"),
+        (
+            (alpha, label, f"{t:.1f}")
+            for alpha, found in spikes.items()
+            for label, times in found.items()
+            for t in times
+        ),
+    )
 
 
 def _by_current(alpha: float, duration: float) -> dict[str, Times]:
@@ -305,16 +310,7 @@ RECTANGLE = "product rectangle"
 
 def _scheme_rows(out: Run, plan: Plan) -> list[Row]:
     spikes = {alpha: _by_scheme(alpha, plan.compared_for) for alpha in out.progress(plan.compared, "schemes")}
-    out.save_table(
-        "schemes",
-        ("alpha", "scheme", "spike_time_ms"),
-        (
-            (alpha, label, f"{t:.1f}")
-            for alpha, found in spikes.items()
-            for label, times in found.items()
-            for t in times
-        ),
-    )
+    _save_spikes(out, "schemes", "scheme", spikes)
     _draw_schemes(out, spikes)
     published = {
         "L1, reset remembered": (1.0, ABDELATY),

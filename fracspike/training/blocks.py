@@ -6,11 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from fracspike.neurons import FractionalLIF
+from fracspike.neurons.module import HALVES
 from fracspike.solvers import mittag_leffler
 
 from .task import Options
-
-HALVES = (torch.float16, torch.bfloat16)
 
 
 class Single(nn.Module):

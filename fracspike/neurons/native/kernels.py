@@ -21,7 +21,8 @@ import math
 import numpy as np
 from numba import njit
 
-from .lanes import LANES, OPTIONS, PART, advance, end, read, retreat
+from .lanes import OPTIONS, PART, advance, end, read, retreat
+from .rates import BLOCK as LANES
 
 AT_LEAST, ABOVE, SOFT = 0, 1, 2  # the step: 1 from 0 on, 1 above 0, sigmoid
 NONE, SUBTRACT, VALUE = 0, 1, 2  # the reset

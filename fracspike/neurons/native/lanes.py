@@ -12,7 +12,6 @@ from numba import njit
 from .rates import LANES as TOGETHER
 from .vectors import add, fill, fma, load, mul, store, sub
 
-LANES = 64  # neurons of a block: its modes stay in the cache
 OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
 PART: dict[str, Any] = OPTIONS | {"forceinline": True}
 

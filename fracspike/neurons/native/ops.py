@@ -22,17 +22,16 @@ from torch import Tensor
 from fracspike.solvers import checks
 
 from . import buffers
-from .rates import modes, split, unpack
+from .rates import BLOCK, modes, split, unpack
 from .threads import arrays, blocks_in_threads
 
-LANES = 64  # neurons of a block, as in the kernels
 KINDS = {"at_least": 0, "above": 1, "soft": 2, "never": 0}
 RESETS = {"none": 0, "subtract": 1, "value": 2}
 ADDS = ((0.0, 0.0), (0.0, -1.0), (-1.0, 1.0))  # with a spike, by reset: times v, times v_reset
 
 
 def _blocks(current: Tensor) -> int:
-    return -(-current.shape[1] // LANES)
+    return -(-current.shape[1] // BLOCK)
 
 
 def _start(z: Tensor, v: Tensor, count: int) -> Tensor:
@@ -275,7 +274,6 @@ def run_adjoint(
         decay, weight, tangent = modes(found, alpha, step, shape, tangents=move)
         start = _start(z, v, len(weight))
         d_along, d_start = threshold.new_empty((len(tangent), size)), torch.empty_like(start)
-        tail = grad_z
         parts = (
             current,
             resistance,
@@ -292,7 +290,7 @@ def run_adjoint(
         )
         outputs = (d_current, d_resistance, d_along, d_threshold, d_v_reset, d_start, d_v, d_s)
         options = (reset, restart, detach)
-        incoming = arrays(grad_s, grad_v, tail)
+        incoming = arrays(grad_s, grad_v, grad_z)
         blocks_in_threads(
             kernels.adjoint, (*arrays(*parts), *options, *incoming, *arrays(*outputs)), _blocks(current)
         )

@@ -363,8 +363,7 @@ def forward_in_threads(
     """Run `forward` on all blocks, and return whether all currents are finite."""
     width, blocks = _blocks(inputs[0])
     finite = np.zeros(blocks, np.bool_)
-    more = (groups.weights, groups.gone, groups.slow, groups.losses, groups.kernel)
-    _in_threads(forward, (*arrays(*inputs), *more, *options, *arrays(*outputs), finite), width, blocks)
+    _in_threads(forward, (*arrays(*inputs), *groups.loop, *options, *arrays(*outputs), finite), width, blocks)
     return bool(finite.all())
 
 
@@ -378,9 +377,8 @@ def adjoint_in_threads(
 ) -> None:
     """Run `adjoint` on all blocks, with the gradients along the weights if they move."""
     width, blocks = _blocks(inputs[0])
-    more = (groups.weights, groups.gone, groups.slow, groups.losses, groups.kernel)
     directions = groups.directions if moves else groups.directions[:1]
-    arguments = (*arrays(*inputs), *more, groups.lost, directions, *arrays(*sequences), *options)
+    arguments = (*arrays(*inputs), *groups.loop, groups.lost, directions, *arrays(*sequences), *options)
     _in_threads(adjoint, (*arguments, *arrays(*outputs)), width, blocks)
 
 

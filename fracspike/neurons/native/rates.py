@@ -42,12 +42,9 @@ def modes(
     shared = alpha.numel() == 1 and step.numel() == 1
 
     def flat(value: Tensor) -> Tensor:
-        count = len(value)
         if shared:
-            return value.reshape(count, 1).contiguous()
-        missing = len(shape) - (value.dim() - 1)
-        value = value.reshape(count, *([1] * missing), *value.shape[1:])
-        return value.expand(count, *shape).reshape(count, -1).contiguous()
+            return value.reshape(-1, 1).contiguous()
+        return _columns(value, shape).contiguous()
 
     with torch.no_grad():
         decay, weight = flat(1 - grid.losses(step)), flat(grid.weights(alpha))
@@ -56,8 +53,16 @@ def modes(
         return decay, weight, torch.stack([flat(grid.tangents(alpha)), flat(grid.slopes(alpha))])
 
 
+def _columns(value: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return ``(K, *)`` that broadcasts to ``shape`` as ``(K, M)``."""
+    missing = len(shape) - (value.dim() - 1)
+    value = value.reshape(len(value), *([1] * missing), *value.shape[1:])
+    return value.expand(len(value), *shape).reshape(len(value), -1)
+
+
 # -- for the quick kernels: modes in two groups -------------------------------------------------------------
 
+BLOCK = 64  # neurons of a block of the general kernels: its modes stay in the cache
 LANES = 16  # neurons of a vector
 STRETCH = 16  # steps that are taken at once ...
 MOMENTS = 4  # ... by slow modes with so many terms of (1 - loss)^steps
@@ -94,9 +99,9 @@ class Split:
     directions: Array
 
     @property
-    def groups(self) -> int:
-        """Vectors of neurons with coefficients of their own; 1 if all share them."""
-        return 1 if self.kernel.ndim == 2 else len(self.kernel)
+    def loop(self) -> tuple[Array, ...]:
+        """What both kernels take."""
+        return self.weights, self.gone, self.slow, self.losses, self.kernel
 
 
 def split(
@@ -141,9 +146,7 @@ def _split(
             return value.reshape(-1).numpy()
         while value.dim() > 1 + len(shape):  # a batch that shares them
             value = value.squeeze(1)
-        missing = len(shape) - (value.dim() - 1)
-        value = value.reshape(len(value), *([1] * missing), *value.shape[1:])
-        value = value.expand(len(value), *shape).reshape(len(value), -1)
+        value = _columns(value, shape)
         return functional.pad(value, (0, -value.shape[1] % LANES)).numpy()
 
     with torch.no_grad():

@@ -12,9 +12,8 @@ from fracspike.surrogate import NoisyThreshold, Surrogate
 
 CHUNK = 1 << 18  # elements for which the derivative is evaluated at once: they stay in the cache
 QUIET = 1 << 15  # elements from which on torch uses threads of its own
-MEDIUM = (
-    1 << 22
-)  # elements up to which those would disturb: they go on waiting, busily, when the adjoint begins
+# elements up to which those would disturb: they go on waiting, busily, when the adjoint begins
+MEDIUM = 1 << 22
 
 
 @dataclass(frozen=True)

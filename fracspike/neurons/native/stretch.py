@@ -20,15 +20,11 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .rates import LANES, MOMENTS, STRETCH
-from .vectors import FLAGS, Coefficients, Vector, logistic, place, product, read, shortfall, write
+from .rates import MOMENTS, STRETCH
+from .vectors import FLAGS, Coefficients, Vector, constant, logistic, place, product, read, shortfall, write
 
 STEPS = range(STRETCH)
 BINOMIALS = [[math.comb(i + 1, p) for i in STEPS] for p in range(MOMENTS)]
-
-
-def _constant(like, number):
-    return ir.Constant(like.type, [float(number)] * LANES)
 
 
 def _start(context, builder, kind, array, row):
@@ -39,7 +35,7 @@ def _slow(builder, moments, i):
     """Return what the moments of the slow modes give to step i."""
     value = moments[0]
     for p in range(1, min(MOMENTS, i + 2)):  # the others are zero
-        value = product(builder, _constant(value, BINOMIALS[p][i]), moments[p], value)
+        value = product(builder, constant(value, BINOMIALS[p][i]), moments[p], value)
     return value
 
 
@@ -197,7 +193,7 @@ def _firing(decide, text):
             c_start = _start(context, builder, kind, args[5], ir.Constant(ir.IntType(64), 0))
             coefficients = Coefficients(context, builder, signature.args[6], *args[6:8])
             level, slope, share, shift, before = args[8:]
-            total, jumps = _constant(level, 0), []
+            total, jumps = constant(level, 0), []
             for i in STEPS:
                 u = read(builder, kind, u_start, i)
                 change = builder.fsub(before, u, flags=FLAGS)
@@ -226,8 +222,8 @@ def _firing(decide, text):
 
 
 def _hard(builder, above, gap):
-    zero = _constant(gap, 0)
-    return builder.select(above, _constant(gap, 1), zero), builder.select(above, gap, zero)
+    zero = constant(gap, 0)
+    return builder.select(above, constant(gap, 1), zero), builder.select(above, gap, zero)
 
 
 def _plainly(builder, v, level, slope, noise, gap):
@@ -242,7 +238,7 @@ def _argument(builder, v, level, slope, noise):
 def _noisily(builder, v, level, slope, noise, gap):
     """Spike from 0 on."""
     x = _argument(builder, v, level, slope, noise)
-    return _hard(builder, builder.fcmp_ordered(">=", x, _constant(x, 0)), gap)
+    return _hard(builder, builder.fcmp_ordered(">=", x, constant(x, 0)), gap)
 
 
 def _softly(builder, v, level, slope, noise, gap):
@@ -297,7 +293,7 @@ def retrace(
         ]
         coefficients = Coefficients(context, builder, signature.args[5], *args[5:7])
         share, shift, through, resistance, u_next = args[7:]
-        nothing = _constant(share, 0)
+        nothing = constant(share, 0)
         values, total, d_threshold, d_reset = [], nothing, nothing, nothing
         for i in STEPS:
             x, p, s, g, v, o = (read(builder, kind, start, i) for start in starts)
@@ -353,7 +349,7 @@ def drives(typing, tile, row, kernel, group, found, current, resistance):
         found = _start(context, builder, kind, args[4], ir.Constant(ir.IntType(64), 1))
         values = [read(builder, kind, start, i) for i in STEPS]
         _fold(context, builder, kind, found, falls, values)
-        total = _constant(args[6], 0)
+        total = constant(args[6], 0)
         for i in STEPS:
             total = product(builder, values[i], read(builder, kind, x_start, i), total)
             write(builder, kind, builder.fmul(args[6], values[i], flags=FLAGS), start, i)
@@ -478,11 +474,11 @@ def _moments(back, text):
             kind = signature.args[0]
             start = _start(context, builder, kind, args[0], ir.Constant(ir.IntType(64), 0))
             rows = [read(builder, kind, start, i) for i in STEPS]
-            sums = [_constant(rows[0], 0)] * MOMENTS
+            sums = [constant(rows[0], 0)] * MOMENTS
             for i, row in enumerate(reversed(rows) if back else rows):
                 for p in range(MOMENTS):
                     if BINOMIALS[p][i]:
-                        sums[p] = product(builder, _constant(row, BINOMIALS[p][i]), row, sums[p])
+                        sums[p] = product(builder, constant(row, BINOMIALS[p][i]), row, sums[p])
             return context.make_tuple(builder, signature.return_type, sums)
 
         return types.UniTuple(Vector(changes.dtype), MOMENTS)(changes), generate

@@ -200,24 +200,6 @@ def fnma(typing, x, y, z):
     return x(x, x, x), generate
 
 
-def _step(comparison, text):
-    @intrinsic
-    def operation(typing, x, y):
-        def generate(context, builder, signature, args):
-            kind = args[0].type
-            one, zero = (ir.Constant(kind, [float(n)] * LANES) for n in (1, 0))
-            return builder.select(builder.fcmp_ordered(comparison, *args), one, zero)
-
-        return x(x, x), generate
-
-    operation.__doc__ = text
-    return operation
-
-
-at_least = _step(">=", "Return 1 where ``x >= y``, else 0.")
-above = _step(">", "Return 1 where ``x > y``, else 0.")
-
-
 def product(builder, x, y, z):
     """Return ``x y + z``."""
     return builder.fadd(builder.fmul(x, y, flags=FLAGS), z, flags=FLAGS)
@@ -230,12 +212,13 @@ def shortfall(builder, x, y, z):
 
 def logistic(builder, x):
     """Return ``1 / (1 + exp(-x))``, to rounding."""
-    one = _number(x, 1.0)
-    exp = _exp(builder, builder.fsub(_number(x, 0.0), x))
+    one = constant(x, 1.0)
+    exp = _exp(builder, builder.fsub(constant(x, 0.0), x))
     return builder.fdiv(one, builder.fadd(one, exp))
 
 
-def _number(like, number):
+def constant(like, number):
+    """Return a number in all lanes of the dtype of a vector."""
     return ir.Constant(like.type, [float(number)] * LANES)
 
 
@@ -244,17 +227,17 @@ def _exp(builder, x):
     single = isinstance(x.type.element, ir.FloatType)
     most, terms, mantissa, bias = (87.0, 7, 23, 127) if single else (708.0, 13, 52, 1023)
     for limit, comparison in ((most, ">"), (-most, "<")):
-        bound = _number(x, limit)
+        bound = constant(x, limit)
         x = builder.select(builder.fcmp_ordered(comparison, x, bound), bound, x)
     name = f"llvm.rint.v{LANES}f{32 if single else 64}"
     nearest = cgutils.get_or_insert_function(builder.module, ir.FunctionType(x.type, [x.type]), name)
-    twos = builder.call(nearest, [builder.fmul(x, _number(x, 1 / math.log(2)))])
+    twos = builder.call(nearest, [builder.fmul(x, constant(x, 1 / math.log(2)))])
     high = math.floor(math.log(2) * 2**12) / 2**12  # so few bits that its products are exact
-    left = shortfall(builder, twos, _number(x, high), x)
-    left = shortfall(builder, twos, _number(x, math.log(2) - high), left)
-    series = _number(x, 1 / math.factorial(terms))
+    left = shortfall(builder, twos, constant(x, high), x)
+    left = shortfall(builder, twos, constant(x, math.log(2) - high), left)
+    series = constant(x, 1 / math.factorial(terms))
     for n in range(terms - 1, -1, -1):
-        series = product(builder, series, left, _number(x, 1 / math.factorial(n)))
+        series = product(builder, series, left, constant(x, 1 / math.factorial(n)))
     word = ir.VectorType(ir.IntType(32 if single else 64), LANES)
     exponent = builder.add(builder.fptosi(twos, word), ir.Constant(word, [bias] * LANES))
     scale = builder.bitcast(builder.shl(exponent, ir.Constant(word, [mantissa] * LANES)), x.type)
