@@ -98,15 +98,19 @@ class Grid:
 
     def weights(self, alpha: Tensor) -> Tensor:
         """Return the weights of E for orders of any shape: ``(K, *)``, float64, differentiable."""
-        return self._interpolate(alpha, 0)
+        return self._interpolate(alpha)[: self.modes]
 
     def slopes(self, alpha: Tensor) -> Tensor:
         """Return the weights of dE/dlog(tau) at fixed decays: ``(K, *)``, float64, sum 0."""
-        return self._interpolate(alpha, 1)
+        return self._interpolate(alpha)[self.modes :]
 
     def tangents(self, alpha: Tensor) -> Tensor:
         """Return the derivatives of the weights of E in alpha: ``(K, *)``, float64, sum 0."""
-        return self._interpolate(alpha, 2)
+        return self.directions(alpha)[1]
+
+    def directions(self, alpha: Tensor) -> Tensor:
+        """Return weights, tangents and slopes, ``(3, K, *)``, for little more than the price of one."""
+        return self._interpolate(alpha, tangents=True).reshape(3, self.modes, *alpha.shape)
 
     def error(self, alpha: Tensor) -> float:
         """Return the certificate: the largest relative error of E (and 1 - E) on the patches of ``alpha``."""
@@ -116,16 +120,17 @@ class Grid:
         """Return what rounding errors of the modes are multiplied by, relative to E (and 1 - E)."""
         return max(_table(self, p).amplification for p in _patches_of(alpha))
 
-    def _interpolate(self, alpha: Tensor, what: int) -> Tensor:
+    def _interpolate(self, alpha: Tensor, *, tangents: bool = False) -> Tensor:
         order = alpha.double()
         found = _patches_of(order)
         if len(found) == 1:
-            return _evaluate(_table(self, found[0]), order, what)
+            return _evaluate(_table(self, found[0]), order, tangents)
         flat, index = order.reshape(-1), _patch_index(order.detach().reshape(-1))
-        result = torch.zeros(self.modes, len(flat), dtype=torch.float64, device=order.device)
+        rows = (2 + tangents) * self.modes
+        result = torch.zeros(rows, len(flat), dtype=torch.float64, device=order.device)
         for patch in found:
             where = (index == patch).nonzero()[:, 0]
-            result = result.index_copy(1, where, _evaluate(_table(self, patch), flat[where], what))
+            result = result.index_copy(1, where, _evaluate(_table(self, patch), flat[where], tangents))
         return result.reshape(-1, *order.shape)
 
 
@@ -266,6 +271,11 @@ def _nodes(patch: int) -> tuple[float, float, Tensor]:
 
 
 @lru_cache(maxsize=1)
+def _degrees() -> Tensor:
+    return torch.arange(NODES, dtype=torch.float64)
+
+
+@lru_cache(maxsize=1)
 def _chebyshev() -> Tensor:
     """Return the matrix from values at the nodes to Chebyshev coefficients."""
     angles = math.pi * (torch.arange(NODES, dtype=torch.float64) + 0.5) / NODES
@@ -274,16 +284,16 @@ def _chebyshev() -> Tensor:
     return matrix
 
 
-def _evaluate(table: _Table, alpha: Tensor, what: int) -> Tensor:
-    """Evaluate the Chebyshev series at ``alpha``: ``(K, *)``."""
-    angle = torch.acos(((alpha - table.centre) / table.half).clamp(-1.0, 1.0))
-    degree = torch.arange(NODES, dtype=torch.float64, device=alpha.device)
-    if what == 2:  # the derivative of cos(n arccos x)
-        basis = degree * torch.sin(angle.unsqueeze(-1) * degree) / angle.sin().unsqueeze(-1) / table.half
-        what = 0
-    else:
-        basis = torch.cos(angle.unsqueeze(-1) * degree)
-    return (basis @ table.coefficients[what].to(alpha.device)).movedim(-1, 0)
+def _evaluate(table: _Table, alpha: Tensor, tangents: bool) -> Tensor:
+    """Evaluate Chebyshev series at ``alpha``: weights, their tangents if wanted, and slopes: ``(n K, *)``."""
+    angle = torch.acos(((alpha - table.centre) / table.half).clamp(-1.0, 1.0)).unsqueeze(-1)
+    degree, (weights, slopes) = _degrees().to(alpha.device), (c.to(alpha.device) for c in table.coefficients)
+    steps = angle * degree
+    values = torch.cos(steps)
+    found = [values @ weights, values @ slopes]
+    if tangents:  # the derivative of cos(n arccos x)
+        found.insert(1, degree * torch.sin(steps) / (angle.sin() * table.half) @ weights)
+    return torch.cat(found, -1).movedim(-1, 0)
 
 
 def _patch_index(alpha: Tensor) -> Tensor:
@@ -291,5 +301,6 @@ def _patch_index(alpha: Tensor) -> Tensor:
 
 
 def _patches_of(alpha: Tensor) -> tuple[int, ...]:
-    index = _patch_index(torch.as_tensor(alpha).detach().double().reshape(-1))
-    return tuple(torch.unique(index).tolist()) if len(index) > 1 else (int(index[0]),)
+    if alpha.numel() == 1:  # as the next lines would find, without a tensor
+        return (min(max(math.ceil(alpha.item() * PATCHES) - 1, 0), PATCHES - 1),)
+    return tuple(torch.unique(_patch_index(alpha.detach().double().reshape(-1))).tolist())

@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,16 @@ from fracspike import FractionalLI, FractionalLIF
 from fracspike.neurons.native import threads
 from fracspike.neurons.native.threads import SMALL, in_threads
 from fracspike.solvers import Exponentials, Full, mittag_leffler
-from fracspike.surrogate import ATan, NoisyThreshold, SpikeFunction
+from fracspike.surrogate import (
+    ATan,
+    FastSigmoid,
+    NoisyThreshold,
+    Sigmoid,
+    SoftSign,
+    SpikeFunction,
+    Surrogate,
+    Triangle,
+)
 from fracspike.surrogate.noisy import MODES
 
 F64 = torch.float64
@@ -50,6 +60,13 @@ def close(found: list[Tensor], expected: list[Tensor], tol: float) -> None:
         torch.testing.assert_close(a, b, rtol=tol, atol=tol * b.abs().max().item())
 
 
+class Bent(ATan):
+    """A family that changes the derivative it inherits."""
+
+    def derivative(self, x: Tensor) -> Tensor:
+        return super().derivative(x) * (x > 0)
+
+
 VARIANTS: list[dict[str, Any]] = [
     {"reset": reset, "reset_memory": memory, "refractory": refractory, "detach_reset": detach, "v_reset": 0.1}
     for reset, memory, refractory, detach in itertools.product(
@@ -68,6 +85,20 @@ class TestAgainstTheFullHistory:
         assert full.spikes.sum() > 50
         assert torch.equal(run.spikes, full.spikes)
         torch.testing.assert_close(run.voltage, full.voltage, rtol=1e-9, atol=1e-10)
+        close(found, expected, 1e-9)
+
+    @pytest.mark.parametrize(
+        "surrogate",
+        [FastSigmoid(5.0, amplitude=2.0), SoftSign(normalize="peak"), Triangle(), Sigmoid(), Bent()],
+        ids=str,
+    )
+    @pytest.mark.parametrize("kwargs", [{"reset": "value", "v_reset": 0.1}, {"v_rest": -0.5}], ids=str)
+    def test_any_surrogate_whether_the_loop_knows_its_form_or_not(
+        self, surrogate: Surrogate, kwargs: dict
+    ) -> None:
+        current = noise(30, 2, 35)
+        _, expected = everything(current, memory=Full(), surrogate=surrogate, **kwargs)
+        _, found = everything(current, backend="native", surrogate=surrogate, **kwargs)
         close(found, expected, 1e-9)
 
     @pytest.mark.parametrize("kwargs", [VARIANTS[0], VARIANTS[-2]], ids=str)
@@ -460,12 +491,35 @@ class TestBackend:
         finally:
             torch.set_num_threads(count)
 
+    def test_threads_are_used_again_and_keep_nothing(self) -> None:
+        class Work:
+            def __call__(self, piece: int) -> None:
+                both.wait()  # so that two threads have a piece each
+
+        count, both = torch.get_num_threads(), threading.Barrier(2, timeout=30)
+        try:
+            torch.set_num_threads(2)
+            in_threads(Work(), range(2))
+            known = set(sys._current_frames())
+            for _ in range(20):
+                work = Work()
+                in_threads(work, range(2))
+                gone = threading.Event()
+                weakref.finalize(work, gone.set)
+                del work
+                assert gone.wait(30)
+            assert set(sys._current_frames()) <= known
+        finally:
+            torch.set_num_threads(count)
+
     def test_a_forked_process_can_run_it(self) -> None:
         code = (
-            "import os, torch; from fracspike import FractionalLIF\n"
+            "import os, threading, torch; from fracspike import FractionalLIF\n"
+            "from fracspike.neurons.native.threads import crew\n"
             "torch.set_num_threads(2); lif = FractionalLIF(0.6); x = torch.rand(700, 200) * 2\n"
             "s = lif(x).sum()\n"
             "torch.set_num_threads(1) if os.fork() == 0 else os.wait()\n"
+            "called = threading.Event(); crew.call(called.set); assert called.wait(30)\n"
             "assert lif(x).sum() == s; print('done')"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -485,7 +539,7 @@ class TestOperators:
         with torch.no_grad():
             before, s, clamp, end, _ = ops.potential(*potential)
         spikes = (*first, empty, ones * 0, before, s, 1 / (1 + before**2), s.new_empty(0), clamp, end)
-        return ops, potential, (*spikes, *where, 1, False, False, True)
+        return ops, potential, (*spikes, *where, 1, False, False, [], True)
 
     def test_opcheck(self) -> None:
         ops, potential, spikes = self.arguments()

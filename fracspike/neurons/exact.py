@@ -51,7 +51,7 @@ def simulate(lif: FractionalLIF, current: Tensor, state: State, *, traces: bool)
         run = _native(lif, current, state, memory, traces)
     if run is None:
         checks.all_finite("current", current)
-        grid = _grid(lif, state, memory)
+        grid = _grid(lif.alpha, lif.dt / lif.tau, state, memory.horizon, memory.tol)
         run = lif._march(current, replace(state, grid=grid))
         run = replace(run, state=replace(run.state, grid=grid))
     return replace(run, state=replace(run.state, steps=done)) if traces else run
@@ -76,11 +76,8 @@ def rates(lif: FractionalLIF, dtype: torch.dtype) -> modes.Grid:
     Raises:
         ValueError: if none do.
     """
-    return _rates(lif, _memory(lif, dtype))
-
-
-def _rates(lif: FractionalLIF, memory: Exponentials) -> modes.Grid:
-    return modes.choose(lif.alpha, lif.dt / lif.tau.detach().double(), memory.horizon, memory.tol)
+    memory = _memory(lif, dtype)
+    return modes.choose(lif.alpha, lif.dt / lif.tau.detach(), memory.horizon, memory.tol)
 
 
 def membrane(lif: FractionalLIF, state: State, v_rest: Tensor) -> Modes:
@@ -155,10 +152,10 @@ def _native(
     lif: FractionalLIF, current: Tensor, state: State, memory: Exponentials, traces: bool
 ) -> Simulation | None:
     """Run the compiled loop; None if the surrogate turns out not to step as it promised."""
-    rest = lif.v_rest.double()
+    rest, alpha, tau = lif.v_rest.double(), lif.alpha, lif.tau
     neuron = native.Neuron(
-        alpha=lif.alpha,
-        tau=lif.tau,
+        alpha=alpha,
+        tau=tau,
         resistance=lif.resistance,
         threshold=lif.threshold.double() - rest,
         v_reset=height(lif).double() if lif.reset == "subtract" else lif.v_reset.double() - rest,
@@ -170,10 +167,12 @@ def _native(
         horizon=memory.horizon,
         tol=memory.tol,
     )
+    horizon = memory.horizon
     if not traces and not state.steps:  # nobody goes on from here: fewer modes serve what there is
-        enough = AMPLE << (len(current) - 1).bit_length()
-        memory = replace(memory, horizon=min(memory.horizon, max(SHORT, enough)))
-    grid = None if torch.compiler.is_compiling() else _grid(lif, state, memory)
+        horizon = min(horizon, max(SHORT, AMPLE << (len(current) - 1).bit_length()))
+    grid = None
+    if not torch.compiler.is_compiling():
+        grid = _grid(alpha.detach(), lif.dt / tau.detach(), state, horizon, memory.tol)
     past = state.past.double()
     if traces and grid is not None:
         past = start_modes(state, lif.v_rest, grid.modes)
@@ -211,11 +210,11 @@ def _memory(lif: FractionalLIF, dtype: torch.dtype) -> Exponentials:
     return replace(lif.memory, tol=TOLERANCE.get(dtype, lif.memory.tol)) if lif._by_dtype else lif.memory
 
 
-def _grid(lif: FractionalLIF, state: State, memory: Exponentials) -> modes.Grid:
+def _grid(alpha: Tensor, step: Tensor, state: State, horizon: int, tol: float) -> modes.Grid:
     """Return the rates: those the state was made with, else the fewest that serve."""
     if state.grid is None:
-        return _rates(lif, memory)
-    if state.grid.error(lif.alpha) > DRIFT * memory.tol:
+        return modes.choose(alpha, step, horizon, tol)
+    if state.grid.error(alpha) > DRIFT * tol:
         raise ValueError(
             "`state` must come from a neuron of about this alpha: its modes no longer serve; start from rest"
         )

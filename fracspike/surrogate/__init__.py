@@ -12,6 +12,7 @@ from .fields import any_real, choice, flag, non_negative, positive, whole
 from .noisy import NoisyThreshold, noisy_threshold
 from .piecewise import LeakyRectangle, LeakyReLU, LogTailedReLU, Rectangle, StraightThrough, Triangle
 from .plots import plot_surrogates
+from .reciprocal import Reciprocal
 from .registry import Wrapped, aliases, get, names, register, resolve
 from .sigmoids import ATan, Circular, FastSigmoid, QPseudoSpike, Sigmoid, SoftSign, SparseFastSigmoid
 from .spike import SmoothSpikeFunction, SpikeFunction, heaviside
@@ -32,6 +33,7 @@ __all__ = [
     "NonzeroSignLog",
     "PiecewiseExponential",
     "QPseudoSpike",
+    "Reciprocal",
     "Rectangle",
     "ShiftedExponential",
     "Sigmoid",

@@ -1,9 +1,10 @@
 """Surrogates whose primitive is a sigmoid with unbounded support: logistic, arc tangent, rational."""
 
-# ruff: noqa: D102, N802 -- the methods g and G are described once, in the base class; the formulas name them
+# ruff: noqa: D102, N802 -- g, form and G are described once, in the base class; the formulas name them
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from .base import Surrogate
 from .fields import any_real, positive
 from .helpers import affine, bounded, magnitude, sign
+from .reciprocal import Reciprocal
 from .registry import register
 from .spike import heaviside
 
@@ -54,7 +56,7 @@ class Sigmoid(Surrogate):
 
 
 @register("atan")
-class ATan(Surrogate):
+class ATan(Reciprocal):
     r"""Derivative of the arc tangent.
 
     .. math:: g(x) = \frac{\alpha/2}{1 + (\pi\alpha x/2)^2}, \qquad
@@ -79,9 +81,8 @@ class ATan(Surrogate):
 
     alpha: float = 2.0
 
-    def g(self, x: Tensor) -> Tensor:
-        square = (x * (math.pi / 2 * self.alpha)).square_()
-        return affine(square, 2.0 / self.alpha, 2.0 / self.alpha).reciprocal_()
+    def form(self) -> tuple[Any, Any, Any]:
+        return 2.0 / self.alpha, math.pi * (self.alpha / 2) ** 0.5, 0.0
 
     def G(self, x: Tensor) -> Tensor:
         return torch.atan(x * (math.pi / 2 * self.alpha)) / math.pi + 0.5
@@ -94,7 +95,7 @@ class ATan(Surrogate):
 
 
 @register
-class FastSigmoid(Surrogate):
+class FastSigmoid(Reciprocal):
     r"""SuperSpike: derivative of the fast sigmoid, with peak 1.
 
     .. math:: g(x) = \frac{1}{(1 + k|x|)^2}, \qquad G(x) = \frac{x}{1 + k|x|}
@@ -116,8 +117,8 @@ class FastSigmoid(Surrogate):
 
     slope: float = 25.0
 
-    def g(self, x: Tensor) -> Tensor:
-        return affine(x.abs(), self.slope, 1.0).square_().reciprocal_()
+    def form(self) -> tuple[Any, Any, Any]:
+        return 0.0, self.slope, 1.0
 
     def G(self, x: Tensor) -> Tensor:
         y = bounded(x * self.slope)
@@ -131,7 +132,7 @@ class FastSigmoid(Surrogate):
 
 
 @register
-class SoftSign(Surrogate):
+class SoftSign(Reciprocal):
     r"""Derivative of the soft sign: the shape of `FastSigmoid`, with area 1.
 
     .. math:: g(x) = \frac{\alpha/2}{(1 + \alpha|x|)^2}, \qquad
@@ -154,8 +155,8 @@ class SoftSign(Surrogate):
 
     alpha: float = 2.0
 
-    def g(self, x: Tensor) -> Tensor:
-        return affine(x.abs(), self.alpha, 1.0).square_().reciprocal_() * (self.alpha / 2)
+    def form(self) -> tuple[Any, Any, Any]:
+        return 0.0, (2 * self.alpha) ** 0.5, (2 / self.alpha) ** 0.5
 
     def G(self, x: Tensor) -> Tensor:
         y = bounded(x * self.alpha)

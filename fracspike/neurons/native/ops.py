@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from fracspike.solvers import checks
+from fracspike.surrogate.reciprocal import reciprocal
 
 from . import buffers
 from .rates import BLOCK, modes, split, unpack
@@ -177,6 +178,7 @@ def spikes(
     reset: int,
     restart: bool,
     detach: bool,
+    form: Sequence[float],
     want_v: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return spikes, potential before reset and modes at the end, as functions of all they follow from.
@@ -192,7 +194,7 @@ def spikes(
         v: as said.
         before: from `potential`, and so are ``s``, ``clamp`` and ``z_out``.
         s: as said.
-        derivative: of the step in the potential, ``(T, M)``.
+        derivative: of the step in the potential, ``(T, M)``; with ``form``, ``before`` or a copy.
         smooth: carries the gradient in a surrogate's own parameters, ``(T, M)``; empty without any.
         clamp: as said.
         z_out: as said.
@@ -204,6 +206,7 @@ def spikes(
         reset: kind of reset.
         restart: whether a spike erases the modes.
         detach: whether no gradient flows through the spike in the reset.
+        form: how the derivative follows from the potential, see `Step`; empty if it does not.
         want_v: whether the potential is wanted; without it, an empty tensor is returned.
     """
     return s.clone(), before.clone() if want_v else before.new_empty(0), z_out.clone()
@@ -213,7 +216,7 @@ def spikes(
 def _(
     current: Any, resistance: Any, alpha: Any, tau: Any, threshold: Any, v_reset: Any, z: Any, v: Any,
     before: Tensor, s: Tensor, derivative: Any, smooth: Any, clamp: Any, z_out: Tensor, shape: Any, dt: Any,
-    grid: Any, horizon: Any, tol: Any, reset: Any, restart: Any, detach: Any, want_v: bool,
+    grid: Any, horizon: Any, tol: Any, reset: Any, restart: Any, detach: Any, form: Any, want_v: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     empty = before.new_empty(0)
     return torch.empty_like(s), torch.empty_like(before) if want_v else empty, torch.empty_like(z_out)
@@ -240,6 +243,7 @@ def run_adjoint(
     reset: int,
     restart: bool,
     detach: bool,
+    form: Sequence[float],
     move: bool,
     want_s: bool,
     grad_s: Tensor,
@@ -263,14 +267,17 @@ def run_adjoint(
         start = z if len(z) else v.unsqueeze(0)
         d_start, d_sums = torch.empty_like(start), threshold.new_empty((3 + 2 * move, size))
         quick.adjoint_in_threads(
-            (current, *_rows(current, resistance, v_reset), start),
-            groups, (derivative, s, before, grad_s, grad_v), (*ADDS[reset], 0.0 if detach else 1.0),
+            (current, *_rows(current, resistance, threshold, v_reset), start),
+            groups, (derivative, s, before, grad_s, grad_v), form, (*ADDS[reset], 0.0 if detach else 1.0),
             (d_current, d_sums, d_start, d_s), move,
         )  # fmt: skip
         d_along = d_sums[3:]
         d_resistance, d_threshold, d_v_reset = (row.clone() for row in d_sums[:3])
         d_v.zero_()
     else:
+        if form:
+            *numbers, factor = form
+            derivative = factor * reciprocal(derivative - threshold.to(derivative.dtype), *numbers)
         decay, weight, tangent = modes(found, alpha, step, shape, tangents=move)
         start = _start(z, v, len(weight))
         d_along, d_start = threshold.new_empty((len(tangent), size)), torch.empty_like(start)
@@ -328,8 +335,8 @@ adjoint = torch.library.custom_op("fracspike::adjoint", run_adjoint, mutates_arg
 def _(
     current: Tensor, resistance: Any, alpha: Tensor, tau: Tensor, threshold: Tensor, v_reset: Any, z: Tensor,
     v: Any, derivative: Any, s: Any, before: Any, clamp: Any, shape: Any, dt: Any, grid: Any, horizon: Any,
-    tol: Any, reset: Any, restart: Any, detach: Any, move: Any, want_s: bool, grad_s: Any, grad_v: Any,
-    grad_z: Any,
+    tol: Any, reset: Any, restart: Any, detach: Any, form: Any, move: Any, want_s: bool, grad_s: Any,
+    grad_v: Any, grad_z: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     d_current, d_resistance, d_threshold, d_v_reset, d_v, d_s = _like_adjoint(current, threshold, want_s)
     return (
@@ -342,8 +349,8 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     current, resistance, alpha, tau, threshold, v_reset, z, v, before, _, derivative, smooth, clamp = inputs[
         :13
     ]
-    *ctx.modes, reset, restart, detach, _ = inputs[14:]
-    ctx.reset = (reset, restart, detach)
+    *ctx.modes, reset, restart, detach, form, _ = inputs[14:]
+    ctx.reset = (reset, restart, detach, form)
     if reset != RESETS["value"] and not restart:
         before = before.new_empty((0, before.shape[1]))  # the adjoint does not ask for it
     ctx.save_for_backward(
@@ -365,7 +372,7 @@ def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     *found, d_s = run(*saved, *ctx.modes, *ctx.reset, *ctx.wants, grad_s, grad_v, grad_z)
     if not ctx.wants[0]:
         found[2] = found[3] = None
-    return (*found, None, None, None, d_s if ctx.wants[1] else None, *[None] * 11)
+    return (*found, None, None, None, d_s if ctx.wants[1] else None, *[None] * 12)
 
 
 spikes.register_autograd(_backward, setup_context=_keep)
@@ -375,15 +382,13 @@ class Spikes(torch.autograd.Function):
     """``fracspike::spikes`` without its copies, which an operator must make and a Function need not."""
 
     @staticmethod
-    def forward(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """Return spikes, potential before reset and modes as they are."""
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Return spikes, potential before reset and modes as they are; keep what the adjoint asks for."""
         before, s, z_out, want_v = inputs[8], inputs[9], inputs[13], inputs[-1]
-        return s.view_as(s), before.view_as(before) if want_v else before.new_empty(0), z_out.view_as(z_out)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        """Keep what the adjoint asks for."""
-        _keep(ctx, inputs, output)
+        seen = before.view_as(before) if want_v else before.new_empty(0)
+        output = s.view_as(s), seen, z_out.view_as(z_out)
+        _keep(ctx, inputs, output)  # not by setup_context, which costs as much as a short sequence
+        return output
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 from numba import njit
 
 from .rates import LANES, STRETCH
-from .vectors import add, fill, fma, fnma, load, mul, narrow, pick, store, sub, wide
+from .vectors import add, div, fill, fma, fnma, load, mul, narrow, pick, size, store, sub, wide
 
 OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
 PART: dict[str, Any] = OPTIONS | {"forceinline": True}
@@ -77,6 +77,23 @@ def add_and_clear(total, part):
         for lane in range(LANES):
             total[row, lane] += part[row, lane]
             part[row, lane] = 0.0
+
+
+@njit(**PART)
+def bend(tile, row, level, form):
+    """Replace potentials of a stretch by the derivative of their spikes, see `Reciprocal.form`.
+
+    Its last number multiplies the derivative.
+    """
+    p, q, r, factor = (
+        fill(form[0], level),
+        fill(form[1], level),
+        fill(form[2], level),
+        fill(form[3], level),
+    )
+    for i in range(STRETCH):
+        root = fma(size(sub(load(tile, row + i, 0), level)), q, r)
+        store(tile, row + i, 0, div(factor, fma(root, root, p)))
 
 
 # -- vectors of neurons -----------------------------------------------------------------------------------

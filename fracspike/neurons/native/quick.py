@@ -41,6 +41,7 @@ from .parts import (
     accumulate,
     add_and_clear,
     advance_slow,
+    bend,
     finish,
     finish_slow,
     gather,
@@ -201,8 +202,8 @@ def forward(
 
 @njit(**OPTIONS)
 def adjoint(
-    version, current, resistance, v_reset, z_in, weights, gone, slow_rates, losses, kernel,
-    lost, directions, derivative, s_in, before, grad_s, grad_v, share, sign, through,
+    version, current, resistance, level, v_reset, z_in, weights, gone, slow_rates, losses, kernel,
+    lost, directions, derivative, s_in, before, grad_s, grad_v, form, share, sign, through,
     d_current, d_sums, d_z, d_s, width, first, last,
 ):  # fmt: skip
     r"""Run blocks ``first`` to ``last`` back through time; see `kernels.adjoint` for the equations.
@@ -211,6 +212,7 @@ def adjoint(
         version: as in `forward`, and so is what says no more.
         current: as said.
         resistance: as said.
+        level: from where a neuron spikes.
         v_reset: as said.
         z_in: as said.
         weights: as said.
@@ -220,11 +222,12 @@ def adjoint(
         kernel: as said.
         lost: loss of each mode ``(K, 1)`` or ``(K, N)``, float64.
         directions: weights and tangents, ``(1 + P, K, 1)`` or ``(1 + P, K, N)``, float64.
-        derivative: of the step in the potential, ``(T, M)``.
+        derivative: of the step in the potential, ``(T, M)``; with ``form``, the potential before reset.
         s_in: spikes ``(T, M)``.
         before: potential before reset, ``(T, M)``; ``(0, M)`` unless ``share`` is not zero.
         grad_s: gradient that arrives at the spikes, ``(T, M)``.
         grad_v: at the potential before reset, or ``(0, M)``.
+        form: how the derivative follows from the potential, see `parts.bend`, or ``(0,)``.
         share: as said.
         sign: as said.
         through: 1 if a gradient flows through the spike in the reset, else 0.
@@ -258,7 +261,8 @@ def adjoint(
     lags = np.zeros((vectors * STRETCH, LANES), kind)
     weighed_long, lags_long = np.zeros((vectors * F, LANES)), np.zeros((vectors * STRETCH, LANES))
     totals = np.zeros((3 * vectors, LANES))
-    reset_row, r_row, u_row = (
+    level_row, reset_row, r_row, u_row = (
+        np.zeros((vectors, LANES), kind),
         np.zeros((vectors, LANES), kind),
         np.zeros((vectors, LANES), kind),
         np.zeros((vectors, LANES), kind),
@@ -266,6 +270,7 @@ def adjoint(
     for block in range(first, last):
         j = block * width
         n = min(width, M - j)
+        put(level_row, level, j, n)
         put(reset_row, v_reset, j, n)
         put(r_row, resistance, j, n)
         fast[:] = 0.0
@@ -297,6 +302,8 @@ def adjoint(
                     expect(derivative, t, j + g * LANES)
                     expect(s_in, t, j + g * LANES)
                     expect(grad_s, t, j + g * LANES)
+                if len(form):
+                    bend(p_tile, row, load(level_row, g, 0), form)
                 a0, a1, a2, a3 = read_slow(slow, g * S, losses, slow_rates, group, zero)
                 a4 = read_slow_last(slow, g * S, slow_rates, group, zero)
                 loss = sub(zero, a1), sub(zero, a2), sub(zero, a3), sub(zero, a4)
@@ -371,6 +378,7 @@ def adjoint_in_threads(
     inputs: Sequence[Tensor],
     groups: Split,
     sequences: Sequence[Tensor],
+    form: Sequence[float],
     options: tuple[float, float, float],
     outputs: Sequence[Tensor],
     moves: bool,
@@ -378,8 +386,8 @@ def adjoint_in_threads(
     """Run `adjoint` on all blocks, with the gradients along the weights if they move."""
     width, blocks = _blocks(inputs[0])
     directions = groups.directions if moves else groups.directions[:1]
-    arguments = (*arrays(*inputs), *groups.loop, groups.lost, directions, *arrays(*sequences), *options)
-    _in_threads(adjoint, (*arguments, *arrays(*outputs)), width, blocks)
+    arguments = (*arrays(*inputs), *groups.loop, groups.lost, directions, *arrays(*sequences))
+    _in_threads(adjoint, (*arguments, np.array(form), *options, *arrays(*outputs)), width, blocks)
 
 
 def _blocks(current: Tensor) -> tuple[int, int]:

@@ -50,7 +50,7 @@ def modes(
         decay, weight = flat(1 - grid.losses(step)), flat(grid.weights(alpha))
         if not tangents:
             return decay, weight, weight.new_empty((0, *weight.shape))
-        return decay, weight, torch.stack([flat(grid.tangents(alpha)), flat(grid.slopes(alpha))])
+        return decay, weight, torch.stack([flat(row) for row in grid.directions(alpha)[1:]])
 
 
 def _columns(value: Tensor, shape: Sequence[int]) -> Tensor:
@@ -150,9 +150,7 @@ def _split(
         return functional.pad(value, (0, -value.shape[1] % LANES)).numpy()
 
     with torch.no_grad():
-        rows = [grid.weights(alpha)]
-        if tangents:
-            rows += [grid.tangents(alpha), grid.slopes(alpha)]
+        rows = grid.directions(alpha) if tangents else grid.weights(alpha).unsqueeze(0)
         return _group(flat(grid.losses(step)), np.stack([flat(row) for row in rows]), grid.tol, dtype)
 
 
@@ -174,20 +172,17 @@ def _distinct(shape: Sequence[int], *values: Tensor) -> tuple[int, ...]:
 
 def _group(loss: Array, directions: Array, tol: float, dtype: torch.dtype) -> Split:
     loss, directions, at_once = loss[:-1], directions[:, :-1], directions[0, -1]  # no mode to the kernels
+    weight, one = directions[0], [1] * (loss.ndim - 1)
     most = (0.1 * tol / math.comb(STRETCH, MOMENTS)) ** (1 / MOMENTS)
-    slow = int((loss.reshape(len(loss), -1).max(1) <= most).sum())
-
-    def along(numbers: Array) -> Array:
-        return numbers.reshape(-1, *[1] * (loss.ndim - 1))
-
+    slow = int(np.count_nonzero(loss.reshape(len(loss), -1).max(1) <= most))
     with np.errstate(divide="ignore"):  # nothing may be left after a step
-        steps = np.log1p(-loss)[:, None] * along(np.arange(1.0, STRETCH + 2))
-    left = directions[0][:, None] * np.exp(steps)  # w d^j
-    falls = loss[:, None] * left
-    first = (directions[0] * loss).sum(0) + at_once
-    kernel = [np.ones_like(first), *left.sum(0)[:-1]], [first, *falls.sum(0)[:-1]]
+        steps = np.log1p(-loss)[:, None] * np.arange(1.0, STRETCH + 2).reshape(-1, *one)
+    left = weight[:, None] * np.exp(steps)  # w d^j
+    kernel = np.empty((2, *left.shape[1:]))
+    kernel[0, 0], kernel[0, 1:] = 1.0, left[:, :-1].sum(0)
+    kernel[1, 0], kernel[1, 1:] = (weight * loss).sum(0) + at_once, (loss[:, None] * left[:, :-1]).sum(0)
     gone, few = -np.expm1(steps[:, :-1]), slice(slow)
-    powers = directions[0][few, None] * (-loss[few, None]) ** along(np.arange(1.0, MOMENTS + 1))
+    powers = weight[few, None] * (-loss[few, None]) ** np.arange(1.0, MOMENTS + 1).reshape(-1, *one)
     number = np.float32 if dtype == torch.float32 else np.float64
 
     def ready(value: Array, kind: Any = number) -> Array:
@@ -199,8 +194,8 @@ def _group(loss: Array, directions: Array, tol: float, dtype: torch.dtype) -> Sp
         weights=ready(left[slow:]),
         gone=ready(gone[slow:]),
         slow=ready(np.concatenate([loss[few, None], powers], 1)),
-        losses=ready(np.stack([loss[few], gone[few, -1], directions[0][few]], 1), np.float64),
-        kernel=ready(np.array(kernel)),
+        losses=ready(np.stack([loss[few], gone[few, -1], weight[few]], 1), np.float64),
+        kernel=ready(kernel),
         lost=loss.reshape(len(loss), -1),
         directions=directions.reshape(*directions.shape[:2], -1),
     )

@@ -121,16 +121,20 @@ def run(
     learns = step.trained or any(part.requires_grad for part in (*parts, start, v))
     if torch.is_grad_enabled() and learns:
         compiling = torch.compiler.is_compiling()
-        kept = traces or neuron.restart or neuron.reset == "value" or step.trained or compiling
-        with torch.no_grad():
-            derivative = step.slopes(trace, level.detach(), fired, None if kept else trace)
+        derivative, form = trace, list(step.form)
+        if compiling or neuron.restart or neuron.period:
+            form = []
+        if not form:
+            kept = traces or neuron.restart or neuron.reset == "value" or step.trained or compiling
+            with torch.no_grad():
+                derivative = step.slopes(trace, level.detach(), fired, None if kept else trace)
         smooth = before.new_empty(0)
         if step.trained:
             smooth = step.spikes((trace - level).detach(), step.noise).reshape(flat.shape)
         function: Any = ops.spikes if compiling else ops.Spikes.apply
         spikes, before, end = function(
             *parts, start, v, before, spikes, derivative.reshape(flat.shape), smooth, clamp, end,
-            *where, reset, neuron.restart, neuron.detach, traces,
+            *where, reset, neuron.restart, neuron.detach, form, traces,
         )  # fmt: skip
     else:
         step.check(trace, level, fired)

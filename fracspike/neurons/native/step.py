@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fracspike.surrogate import NoisyThreshold, Surrogate
+from fracspike.surrogate import NoisyThreshold, Reciprocal, Surrogate
 
 CHUNK = 1 << 18  # elements for which the derivative is evaluated at once: they stay in the cache
 QUIET = 1 << 15  # elements from which on torch uses threads of its own
@@ -29,6 +29,8 @@ class Step:
         derivative: x and noise to the derivative of the spikes in x; None to ask autograd for it.
         trained: whether the surrogate has parameters that want a gradient.
         certain: whether the surrogate is known to step as ``kind`` says; if not, it must be checked.
+        form: the numbers of `Reciprocal.form` and what multiplies the derivative, where that is all there is
+            to it and a loop may evaluate it; else none.
     """
 
     kind: str
@@ -39,6 +41,7 @@ class Step:
     derivative: Callable[[Tensor, Tensor | None], Tensor] | None
     trained: bool
     certain: bool
+    form: tuple[float, ...] = ()
 
     def slopes(
         self, before: Tensor, threshold: Tensor, expected: Tensor, out: Tensor | None = None
@@ -122,6 +125,7 @@ def plan(surrogate: nn.Module, current: Tensor) -> Step:
             derivative=lambda x, noise: surrogate.derivative(x),
             trained=trained,
             certain=True,
+            form=() if trained else _form(surrogate),
         )
     return Step(
         kind=_probe(surrogate, current) or "at_least",
@@ -133,6 +137,16 @@ def plan(surrogate: nn.Module, current: Tensor) -> Step:
         trained=trained,
         certain=False,
     )
+
+
+def _form(surrogate: Surrogate) -> tuple[float, ...]:
+    kind = type(surrogate)
+    if isinstance(surrogate, Reciprocal) and (kind.g, kind.derivative) == (
+        Reciprocal.g,
+        Surrogate.derivative,
+    ):
+        return *surrogate.form(), surrogate.factor()
+    return ()
 
 
 def _noisy(surrogate: NoisyThreshold, current: Tensor, trained: bool) -> Step:

@@ -178,6 +178,17 @@ def _binary(name, text):
 add = _binary("fadd", "Add.")
 sub = _binary("fsub", "Subtract.")
 mul = _binary("fmul", "Multiply.")
+div = _binary("fdiv", "Divide.")
+
+
+@intrinsic
+def size(typing, x):
+    """Return the absolute value."""
+
+    def generate(context, builder, signature, args):
+        return _of_llvm(builder, "fabs", args[0])
+
+    return x(x), generate
 
 
 @intrinsic
@@ -229,9 +240,7 @@ def _exp(builder, x):
     for limit, comparison in ((most, ">"), (-most, "<")):
         bound = constant(x, limit)
         x = builder.select(builder.fcmp_ordered(comparison, x, bound), bound, x)
-    name = f"llvm.rint.v{LANES}f{32 if single else 64}"
-    nearest = cgutils.get_or_insert_function(builder.module, ir.FunctionType(x.type, [x.type]), name)
-    twos = builder.call(nearest, [builder.fmul(x, constant(x, 1 / math.log(2)))])
+    twos = _of_llvm(builder, "rint", builder.fmul(x, constant(x, 1 / math.log(2))))
     high = math.floor(math.log(2) * 2**12) / 2**12  # so few bits that its products are exact
     left = shortfall(builder, twos, constant(x, high), x)
     left = shortfall(builder, twos, constant(x, math.log(2) - high), left)
@@ -242,6 +251,13 @@ def _exp(builder, x):
     exponent = builder.add(builder.fptosi(twos, word), ir.Constant(word, [bias] * LANES))
     scale = builder.bitcast(builder.shl(exponent, ir.Constant(word, [mantissa] * LANES)), x.type)
     return builder.fmul(series, scale)
+
+
+def _of_llvm(builder, name, x):
+    bits = 32 if isinstance(x.type.element, ir.FloatType) else 64
+    kind = ir.FunctionType(x.type, [x.type])
+    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v{LANES}f{bits}")
+    return builder.call(function, [x])
 
 
 @intrinsic
