@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fracspike import FractionalLI, FractionalLIF
-from fracspike.neurons.native import threads
+from fracspike.neurons.native import buffers, quick, threads
 from fracspike.neurons.native.threads import SMALL, in_threads
 from fracspike.solvers import Exponentials, Full, mittag_leffler
 from fracspike.surrogate import (
@@ -490,6 +490,17 @@ class TestBackend:
             assert sorted(done) == list(range(4, 200))
         finally:
             torch.set_num_threads(count)
+
+    @pytest.mark.parametrize("size", [35, 64, 100])
+    def test_sequences_written_past_the_cache(self, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        current = noise(37, 1, size, dtype=torch.float32)
+        run, found = everything(current, backend="native")
+        monkeypatch.setattr(quick, "PAST", 0)
+        monkeypatch.setattr(buffers, "SMALL", 0)  # aligned
+        streamed, again = everything(current, backend="native")
+        assert torch.equal(run.spikes, streamed.spikes)
+        assert torch.equal(run.pre_reset, streamed.pre_reset)
+        close(again, found, 0.0)
 
     def test_threads_are_used_again_and_keep_nothing(self) -> None:
         class Work:

@@ -10,7 +10,7 @@ from typing import Any
 from numba import njit
 
 from .rates import LANES, STRETCH
-from .vectors import add, div, fill, fma, fnma, load, mul, narrow, pick, size, store, sub, wide
+from .vectors import add, div, fill, fma, fnma, load, mul, narrow, pick, size, store, stream, sub, wide
 
 OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
 PART: dict[str, Any] = OPTIONS | {"forceinline": True}
@@ -50,14 +50,17 @@ def gather_drive(tile, source, factors, start, j, n, wrong):
 
 
 @njit(**OPTIONS)
-def scatter(target, tile, start, down, j, n):
-    """Copy a stretch of a block from tiles to a sequence, as `gather` reads it."""
+def scatter(target, tile, start, down, j, n, past):
+    """Copy a stretch of a block from tiles to a sequence, as `gather` reads it; ``past`` the cache or not."""
     for i in range(STRETCH):
         t = start + (STRETCH - 1 - i if down else i)
         whole = n // LANES
         if t < len(target):
             for g in range(whole):
-                store(target, t, j + g * LANES, load(tile, g * ROOM + i, 0))
+                if past:
+                    stream(target, t, j + g * LANES, load(tile, g * ROOM + i, 0))
+                else:
+                    store(target, t, j + g * LANES, load(tile, g * ROOM + i, 0))
             for k in range(whole * LANES, n):
                 target[t, j + k] = tile[whole * ROOM + i, k - whole * LANES]
 

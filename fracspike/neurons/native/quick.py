@@ -69,16 +69,17 @@ from .stretch import (
     weigh,
 )
 from .threads import SMALL, arrays, blocks_in_threads
-from .vectors import add, expect, fill, fma, load, mul, store, sub, wide
+from .vectors import LINE, add, expect, fill, fma, load, mul, store, sub, wide
 
 WIDTH = 256  # neurons whose steps are copied together: long rows, and all of it in the second-level cache
+PAST = 1 << 24  # bytes of a sequence from which on it is written past the cache, as nobody finds it there
 FLUSH = 8  # stretches over which single precision adds up
 
 
 @njit(**OPTIONS)
 def forward(
     version, current, noise, resistance, level, v_reset, z_in, weights, gone, slow_rates, losses, kernel,
-    soft, slope, share, sign, v_out, s_out, z_out, finite, width, first, last,
+    soft, slope, share, sign, v_out, s_out, z_out, finite, past, width, first, last,
 ):  # fmt: skip
     """Run blocks ``first`` to ``last`` of ``width`` neurons through time.
 
@@ -104,6 +105,7 @@ def forward(
         s_out: spikes ``(T, M)``.
         z_out: modes at the end ``(K, M)``; ``(0, M)`` if not wanted.
         finite: whether all currents of a block are, ``(blocks,)`` bool.
+        past: whether sequences are written past the cache, see `vectors.stream`.
         width: neurons of a block, a multiple of LANES.
         first: first block.
         last: block after the last.
@@ -182,8 +184,8 @@ def forward(
                     finish(fast, g * F, gone, group, changes, T - start, jump)
                     finish_slow(slow, g * S, losses, group, changes, T - start, before, add(u, jump))
                     store(u_row, g, 0, u)
-            scatter(v_out, v_tile, start, False, j, n)
-            scatter(s_out, s_tile, start, False, j, n)
+            scatter(v_out, v_tile, start, False, j, n, past)
+            scatter(s_out, s_tile, start, False, j, n, past)
         store(u_tile, 0, 0, wrong)
         finite[block] = True
         for lane in range(LANES):
@@ -204,7 +206,7 @@ def forward(
 def adjoint(
     version, current, resistance, level, v_reset, z_in, weights, gone, slow_rates, losses, kernel,
     lost, directions, derivative, s_in, before, grad_s, grad_v, form, share, sign, through,
-    d_current, d_sums, d_z, d_s, width, first, last,
+    d_current, d_sums, d_z, d_s, past, width, first, last,
 ):  # fmt: skip
     r"""Run blocks ``first`` to ``last`` back through time; see `kernels.adjoint` for the equations.
 
@@ -235,6 +237,7 @@ def adjoint(
         d_sums: gradients ``(3 + P, M)`` float64 in resistance, threshold, v_reset, and along the tangents.
         d_z: in the modes at the start, like ``z_in``.
         d_s: at the spikes all told, ``(T, M)``, or ``(0, M)`` if it is not wanted.
+        past: as said.
         width: as said.
         first: as said.
         last: as said.
@@ -328,9 +331,9 @@ def adjoint(
             if moves and (start // STRETCH % FLUSH == 0):
                 add_and_clear(weighed_long, weighed)
                 add_and_clear(lags_long, lags)
-            scatter(d_current, d_tile, start, True, j, n)
+            scatter(d_current, d_tile, start, True, j, n, past)
             if wanted:
-                scatter(d_s, g_tile, start, True, j, n)
+                scatter(d_s, g_tile, start, True, j, n, past)
         for i in range(n):  # the modes at the start: one more step back
             column, g, lane = (j + i) % lost.shape[1], i // LANES, i % LANES
             b = 0.0
@@ -370,7 +373,12 @@ def forward_in_threads(
     """Run `forward` on all blocks, and return whether all currents are finite."""
     width, blocks = _blocks(inputs[0])
     finite = np.zeros(blocks, np.bool_)
-    _in_threads(forward, (*arrays(*inputs), *groups.loop, *options, *arrays(*outputs), finite), width, blocks)
+    _in_threads(
+        forward,
+        (*arrays(*inputs), *groups.loop, *options, *arrays(*outputs), finite, _past(*outputs[:2])),
+        width,
+        blocks,
+    )
     return bool(finite.all())
 
 
@@ -387,7 +395,12 @@ def adjoint_in_threads(
     width, blocks = _blocks(inputs[0])
     directions = groups.directions if moves else groups.directions[:1]
     arguments = (*arrays(*inputs), *groups.loop, groups.lost, directions, *arrays(*sequences))
-    _in_threads(adjoint, (*arguments, np.array(form), *options, *arrays(*outputs)), width, blocks)
+    _in_threads(
+        adjoint,
+        (*arguments, np.array(form), *options, *arrays(*outputs), _past(outputs[0], outputs[3])),
+        width,
+        blocks,
+    )
 
 
 def _blocks(current: Tensor) -> tuple[int, int]:
@@ -395,6 +408,15 @@ def _blocks(current: Tensor) -> tuple[int, int]:
     size = current.shape[1]
     width = min(WIDTH, -(-size // (LANES * _threads(current.numel()))) * LANES)
     return width, -(-size // width)
+
+
+def _past(*sequences: Tensor) -> bool:
+    """Return whether sequences are too long for the cache, and their rows in whole lines of it."""
+    return all(
+        s.nbytes > PAST and s.data_ptr() % LINE == 0 and s.shape[1] * s.element_size() % LINE == 0
+        for s in sequences
+        if s.numel()
+    )
 
 
 def _threads(numbers: int) -> int:

@@ -106,6 +106,19 @@ def store(typing, array, row, column, value):
 
 
 @intrinsic
+def stream(typing, array, row, column, value):
+    """Store past the cache, in an array whose rows begin and end with a line of it."""
+
+    def generate(context, builder, signature, args):
+        pointer = place(context, builder, signature.args[0], *args[:3])
+        stored = builder.store(args[3], pointer, align=LINE)
+        stored.set_metadata("nontemporal", builder.module.add_metadata([ir.IntType(32)(1)]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, Vector(array.dtype)), generate
+
+
+@intrinsic
 def pick(typing, array, group, row, item):
     """Take a coefficient, see `Coefficients`."""
 
