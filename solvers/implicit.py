@@ -24,7 +24,8 @@ ITERATIONS = 30  # with the diagonal, before the whole Jacobian is formed
 MIXING = 6  # how many earlier residuals Anderson mixing combines
 NEWTON_STEPS = 30
 LARGEST_JACOBIAN = 2048  # states for which the whole Jacobian is still formed
-ROUNDING = 16  # a root is met when its residual is this many units of rounding
+ROUNDING = 16  # a root is met when its residual is this many units of rounding ...
+CLOSE = 2  # ... or so few where it was only foreseen: such misses are alike from step to step, and add up
 
 
 class ImplicitStep:
@@ -36,6 +37,8 @@ class ImplicitStep:
 
     def __init__(self) -> None:
         self._damping: Tensor | None = None
+        self._forecast = _Forecast()
+        self._leaves = _Leaves()
 
     def solve(
         self, field: Field, base: Tensor, gain: Tensor, guess: Tensor, room: Room | None = None
@@ -67,13 +70,18 @@ class ImplicitStep:
         if self._damping is None:
             self._damping = _damping(_diagonal(field, guess, gain))
         mixing = _Mixing(self._damping)
-        with torch.no_grad():  # the guess is rarely the root: no graph there, and no judgement
-            y = mixing.next(guess, torch.addcmul(base, gain, field(guess)).sub_(guess))
+        foreseen = self._forecast.rate()
+        if foreseen is not None:
+            y, tried = torch.addcmul(base, gain, foreseen), 0
+        else:
+            with torch.no_grad():  # the guess is rarely the root: no graph there, and no judgement
+                y, tried = mixing.next(guess, torch.addcmul(base, gain, field(guess)).sub_(guess)), 1
         for iteration in range(ITERATIONS):
             at, rate = _evaluate(field, y, room)
-            residual, size, met = _residual(base, torch.addcmul(base, gain, rate.detach()), y)
+            image, units = torch.addcmul(base, gain, rate.detach()), ROUNDING if iteration or tried else CLOSE
+            residual, size, met = _residual(base, image, y, units)
             if met:
-                if iteration > 1:  # the slope has grown stale
+                if iteration + tried > 2:  # the slope has grown stale
                     self._damping = _damping(_diagonal(field, y, gain))
                 break
             if not math.isfinite(size):
@@ -82,7 +90,51 @@ class ImplicitStep:
             y = mixing.next(y, residual)
         else:
             at, rate = _newton(field, base, gain, guess)
-        return Root(at, _edge(rate), gain, self._damping), rate
+        self._forecast.learn(rate.detach(), right=foreseen is not None and iteration == 0)
+        return Root(at, _edge(rate), gain, self._damping, self._leaves), rate
+
+
+class _Forecast:
+    """The next rate, extrapolated: where the solution is smooth, the root is met at the first evaluation.
+
+    With steps of h it misses by O(h^3), in the root by O(h^(3 + alpha)): in single precision rounding, soon
+    after the start. As the first evaluation is then made with its graph, it is seldom tried till it is right.
+    """
+
+    TERMS = 3
+    SELDOM = 8  # steps
+
+    def __init__(self) -> None:
+        self._rates: list[Tensor] = []
+        self._right, self._steps = False, 0
+
+    def rate(self) -> Tensor | None:
+        """Return the forecast; None if nothing good is to be expected."""
+        if len(self._rates) < self.TERMS or not (self._right or self._steps % self.SELDOM == 0):
+            return None
+        third, second, first = self._rates
+        return torch.add(third, first - second, alpha=3)
+
+    def learn(self, rate: Tensor, *, right: bool) -> None:
+        """Take note of the rate as it was, and whether it had been foreseen."""
+        self._rates = [*self._rates, rate][-self.TERMS :]
+        self._right, self._steps = right, self._steps + 1
+
+
+class _Leaves:
+    """Forgets what the engine's own backward pass brings to roots: that part is done by ``Root``.
+
+    A root is passed by when the next one, of the step before, begins; a hook on each would cost more.
+    """
+
+    def __init__(self) -> None:
+        self._last: Tensor | None = None
+
+    def pass_by(self, at: Tensor) -> None:
+        """Begin with ``at``."""
+        if self._last is not None:
+            self._last.grad = None
+        self._last = at
 
 
 class Root(NamedTuple):
@@ -93,18 +145,21 @@ class Root(NamedTuple):
         edge: where the graph ends; None if there is none.
         gain: what multiplies the field.
         damping: an approximate inverse of the diagonal of I - gain J.
+        leaves: all roots of a march.
     """
 
     at: Tensor
     edge: GradientEdge | None
     gain: Tensor
     damping: Tensor
+    leaves: _Leaves
 
     def pull_back(self, upstream: Tensor) -> Tensor:
         r"""Return the gradient in the known part, :math:`\mu` with :math:`(I - gJ)^T \mu` = upstream.
 
         That is itself an equation of the form y = base + g f(y).
         """
+        self.leaves.pass_by(self.at)
         return _solve_transposed(_transposed(self.edge, self.at, self.gain), upstream, self.damping)
 
 
@@ -145,23 +200,17 @@ def _evaluate(field: Field, y: Tensor, room: Room | None = None) -> tuple[Tensor
     if not torch.is_grad_enabled():
         return y, field(y)
     at = (y if room is None else room.y.copy_(y)).detach().requires_grad_()
-    at.register_post_accumulate_grad_hook(_drop)  # type: ignore[no-untyped-call]
     return at, field(at)
 
 
-def _drop(leaf: Tensor) -> None:
-    """Forget what the engine's own backward pass brings to a root: that part is done by ``Root``."""
-    leaf.grad = None
-
-
-def _residual(base: Tensor, image: Tensor, y: Tensor) -> tuple[Tensor, float, bool]:
+def _residual(base: Tensor, image: Tensor, y: Tensor, units: int = ROUNDING) -> tuple[Tensor, float, bool]:
     """Return the residual of ``y = image``, its largest entry, and whether that is but rounding.
 
     ``image`` is ``base`` and what depends on ``y``; the residual takes its place.
     """
     residual = image.sub_(y)
     size, info = _largest(residual), torch.finfo(base.dtype)
-    unit = ROUNDING * info.eps
+    unit = units * info.eps
     met = size <= unit * (_largest(base) + info.tiny) or size <= unit * (_largest(y) + info.tiny)
     return residual, size, met
 

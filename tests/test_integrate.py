@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fracspike.solvers import METHODS, fdeint
+from fracspike.solvers.implicit import Root
 
 F64 = torch.float64
 ALPHAS = (0.3, 0.5, 0.7, 0.9, 1.0)
@@ -114,6 +115,31 @@ def test_stiff_implicit_step_converges_where_plain_iteration_would_not() -> None
     t = grid(1.0, 20)
     y = fdeint(lambda t, y: -1e4 * y, torch.ones(1, dtype=F64), t, 0.8)
     assert 0 < y[-1].item() < 1e-3
+
+
+@pytest.mark.parametrize("method", ["l1", "gl", "trapezoid"])
+def test_a_smooth_implicit_solve_evaluates_the_rate_once_a_step(method: str) -> None:
+    calls = 0
+
+    def rhs(t: Tensor, y: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return torch.cos(3 * t) - y**3
+
+    start = torch.tensor([0.3, 1.0])
+    y = fdeint(rhs, start, grid(1.0, 1000, torch.float32), 0.6, method=method)
+    assert calls < 1100
+    exact = fdeint(rhs, start.double(), grid(1.0, 1000), 0.6, method=method)
+    torch.testing.assert_close(y.double(), exact, rtol=0, atol=1e-6)
+
+
+def test_roots_keep_nothing_of_the_backward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    roots, pull_back = [], Root.pull_back
+    monkeypatch.setattr(Root, "pull_back", lambda self, u: (roots.append(self.at), pull_back(self, u))[1])
+    start = torch.ones(3, requires_grad=True)
+    fdeint(lambda t, y: -y, start, grid(1.0, 20, torch.float32), 0.6, method="l1").sum().backward()
+    assert len(roots) == 20
+    assert sum(root.grad is not None for root in roots) == 1
 
 
 def test_failure_of_the_implicit_iteration_is_reported() -> None:
