@@ -16,6 +16,8 @@ from torch.nn import functional
 
 from fracspike.solvers.modes import Grid, choose
 
+from .threads import sources
+
 
 def pack(grid: Grid | None) -> list[float]:
     """Return a grid as numbers, which an operator can take; none as no numbers."""
@@ -151,7 +153,9 @@ def _split(
 
     with torch.no_grad():
         rows = grid.directions(alpha) if tangents else grid.weights(alpha).unsqueeze(0)
-        return _group(flat(grid.losses(step)), np.stack([flat(row) for row in rows]), grid.tol, dtype)
+        directions = flat(rows.flatten(0, 1))
+        directions = directions.reshape(len(rows), -1, *directions.shape[1:])
+        return _group(flat(grid.losses(step)), directions, grid.tol, dtype)
 
 
 def _distinct(shape: Sequence[int], *values: Tensor) -> tuple[int, ...]:
@@ -171,31 +175,26 @@ def _distinct(shape: Sequence[int], *values: Tensor) -> tuple[int, ...]:
 
 
 def _group(loss: Array, directions: Array, tol: float, dtype: torch.dtype) -> Split:
-    loss, directions, at_once = loss[:-1], directions[:, :-1], directions[0, -1]  # no mode to the kernels
-    weight, one = directions[0], [1] * (loss.ndim - 1)
+    from .tables import tabulate  # as kernels are, only where one is to run
+
+    lost, directions, at_once = loss[:-1], directions[:, :-1], directions[0, -1]  # no mode to the kernels
+    lost, directions = lost.reshape(len(lost), -1), directions.reshape(*directions.shape[:2], -1)
     most = (0.1 * tol / math.comb(STRETCH, MOMENTS)) ** (1 / MOMENTS)
-    slow = int(np.count_nonzero(loss.reshape(len(loss), -1).max(1) <= most))
-    with np.errstate(divide="ignore"):  # nothing may be left after a step
-        steps = np.log1p(-loss)[:, None] * np.arange(1.0, STRETCH + 2).reshape(-1, *one)
-    left = weight[:, None] * np.exp(steps)  # w d^j
-    kernel = np.empty((2, *left.shape[1:]))
-    kernel[0, 0], kernel[0, 1:] = 1.0, left[:, :-1].sum(0)
-    kernel[1, 0], kernel[1, 1:] = (weight * loss).sum(0) + at_once, (loss[:, None] * left[:, :-1]).sum(0)
-    gone, few = -np.expm1(steps[:, :-1]), slice(slow)
-    powers = weight[few, None] * (-loss[few, None]) ** np.arange(1.0, MOMENTS + 1).reshape(-1, *one)
+    slow = int(np.count_nonzero(lost.max(1) <= most))
+    lanes = 1 if loss.ndim == 1 else LANES
     number = np.float32 if dtype == torch.float32 else np.float64
 
-    def ready(value: Array, kind: Any = number) -> Array:
-        if value.ndim == 3:
-            value = value.reshape(*value.shape[:2], value.shape[2] // LANES, LANES).transpose(2, 0, 1, 3)
-        return np.ascontiguousarray(value, kind)
+    def table(rows: int, items: int, kind: Any = number) -> Array:
+        return np.empty((lost.shape[1] // lanes, rows, items, lanes), kind)
 
-    return Split(
-        weights=ready(left[slow:]),
-        gone=ready(gone[slow:]),
-        slow=ready(np.concatenate([loss[few, None], powers], 1)),
-        losses=ready(np.stack([loss[few], gone[few, -1], weight[few]], 1), np.float64),
-        kernel=ready(kernel),
-        lost=loss.reshape(len(loss), -1),
-        directions=directions.reshape(*directions.shape[:2], -1),
+    few = len(lost) - slow, slow
+    tables = (
+        table(few[0], STRETCH + 1),
+        table(few[0], STRETCH),
+        table(few[1], 1 + MOMENTS),
+        table(few[1], 3, np.float64),
+        table(2, STRETCH + 1),
     )
+    tabulate(sources(), lost, directions[0], at_once.reshape(-1), slow, *tables)
+    weights, gone, rates, losses, kernel = (t.reshape(t.shape[1:3]) if loss.ndim == 1 else t for t in tables)
+    return Split(weights, gone, rates, losses, kernel, lost, np.ascontiguousarray(directions))

@@ -22,7 +22,7 @@ SHARES = 8  # pieces of work for each thread, so that a thread that is held up d
 
 def arrays(*tensors: Tensor) -> list[NDArray[Any]]:
     """Return contiguous tensors as arrays on the same memory."""
-    return [np.ascontiguousarray(t.detach().numpy()) for t in tensors]
+    return [np.ascontiguousarray((t.detach() if t.requires_grad else t).numpy()) for t in tensors]
 
 
 @lru_cache(maxsize=1)
