@@ -107,8 +107,8 @@ def test_ctrl_c_leaves_what_resume_goes_on_from(
     assert histories[0] == histories[1]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
+test_bad_input_is_one_line = command.refusals(
+    call,
     [
         (("numerals",), "`task` must be one of 'digits', 'fashion-mnist'; got 'numerals'"),
         (("digits", "--lr", "nan"), "`lr` must lie in (0, 100], got nan"),
@@ -122,18 +122,7 @@ def test_ctrl_c_leaves_what_resume_goes_on_from(
         (("digits", "--resume"), "no checkpoint to resume from"),
         ((), "Missing argument 'TASK'"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_bad_input_is_one_line(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    arguments: tuple[str, ...],
-    said: str,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert call(monkeypatch, *arguments) != 0
-    command.assert_one_line(capsys.readouterr().err, said)
 
 
 def test_an_unwritable_folder_is_one_line(

@@ -308,8 +308,8 @@ def test_a_training_task_is_swept_and_resumes_its_trials(tmp_path: Path) -> None
     assert again == view.done[0].metrics
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
+test_bad_input_is_one_line = command.refusals(
+    call,
     [
         (("nosuch", "--grid", "seed=0:5"), "`experiment to sweep` must be one of"),
         (("teka2014", "--grid", "seed=0:5"), "must publish parameters, which 'teka2014' does not"),
@@ -326,15 +326,4 @@ def test_a_training_task_is_swept_and_resumes_its_trials(tmp_path: Path) -> None
         ),
         (("toy_sweep:TOY", "--grid", "x=0.5", "--resume"), "no sweep 'toy' to resume"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_bad_input_is_one_line(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    arguments: tuple[str, ...],
-    said: str,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert call(monkeypatch, *arguments) != 0
-    command.assert_one_line(capsys.readouterr().err, said)

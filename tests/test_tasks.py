@@ -62,8 +62,8 @@ class TestFashionMnist:
         assert sum(map(sum, results["confusion"])) == 20
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
+test_bad_input_is_one_line = command.refusals(
+    call,
     [
         (
             ("fashion-mnist", "--network", "deep"),
@@ -77,18 +77,7 @@ class TestFashionMnist:
         (("digits", "--clip", "nan"), "`clip` must be > 0"),
         (("digits", "--precision", "8"), "'8' is not one of"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_bad_input_is_one_line(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    arguments: tuple[str, ...],
-    said: str,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert call(monkeypatch, *arguments) != 0
-    command.assert_one_line(capsys.readouterr().err, said)
 
 
 QUICK = ("digits", "--epochs", "2", "--hidden", "8")
