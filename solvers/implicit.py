@@ -70,27 +70,30 @@ class ImplicitStep:
         if self._damping is None:
             self._damping = _damping(_diagonal(field, guess, gain))
         mixing = _Mixing(self._damping)
-        foreseen = self._forecast.rate()
-        if foreseen is not None:
-            y, tried = torch.addcmul(base, gain, foreseen), 0
-        else:
+        met, y = False, None
+        if (foreseen := self._forecast.rate()) is not None:
+            first = torch.addcmul(base, gain, foreseen)
+            at, rate = _evaluate(field, first, room)
+            residual, size, met = _residual(base, torch.addcmul(base, gain, rate.detach()), first, CLOSE)
+            if math.isfinite(size):
+                y = mixing.next(first, residual)
+        right = met
+        if y is None:
             with torch.no_grad():  # the guess is rarely the root: no graph there, and no judgement
-                y, tried = mixing.next(guess, torch.addcmul(base, gain, field(guess)).sub_(guess)), 1
-        for iteration in range(ITERATIONS):
+                y = mixing.next(guess, torch.addcmul(base, gain, field(guess)).sub_(guess))
+        for iteration in range(0 if met else ITERATIONS):
             at, rate = _evaluate(field, y, room)
-            image, units = torch.addcmul(base, gain, rate.detach()), ROUNDING if iteration or tried else CLOSE
-            residual, size, met = _residual(base, image, y, units)
+            residual, size, met = _residual(base, torch.addcmul(base, gain, rate.detach()), y)
             if met:
-                if iteration + tried > 2:  # the slope has grown stale
+                if iteration > 1:  # the slope has grown stale
                     self._damping = _damping(_diagonal(field, y, gain))
                 break
             if not math.isfinite(size):
-                at, rate = _newton(field, base, gain, guess)
                 break
             y = mixing.next(y, residual)
-        else:
+        if not met:
             at, rate = _newton(field, base, gain, guess)
-        self._forecast.learn(rate.detach(), right=foreseen is not None and iteration == 0)
+        self._forecast.learn(rate.detach(), right=right)
         return Root(at, _edge(rate), gain, self._damping, self._leaves), rate
 
 

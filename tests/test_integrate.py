@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fracspike.solvers import METHODS, fdeint
-from fracspike.solvers.implicit import Root
+from fracspike.solvers.implicit import LARGEST_JACOBIAN, ImplicitStep, Root
 
 F64 = torch.float64
 ALPHAS = (0.3, 0.5, 0.7, 0.9, 1.0)
@@ -131,6 +131,17 @@ def test_a_smooth_implicit_solve_evaluates_the_rate_once_a_step(method: str) -> 
     assert calls < 1100
     exact = fdeint(rhs, start.double(), grid(1.0, 1000), 0.6, method=method)
     torch.testing.assert_close(y.double(), exact, rtol=0, atol=1e-6)
+
+
+def test_a_foreseen_root_outside_the_domain_is_not_the_end() -> None:
+    step, gain = ImplicitStep(), torch.tensor(0.5)
+    one = torch.ones(LARGEST_JACOBIAN + 1)  # too many states for the whole Jacobian to help out
+    with torch.no_grad():
+        for level in torch.arange(6.0, 1.0, -0.5):  # after eight steps it looks ahead
+            step.solve(lambda y: -torch.ones_like(y), level * one, gain, level * one)
+        y, rate = step.solve(torch.sqrt, 0.2 * one, gain, 0.2 * one)  # at the rate before, y would be -0.3
+    torch.testing.assert_close(y, 0.2 + 0.5 * torch.sqrt(y))
+    torch.testing.assert_close(rate, torch.sqrt(y))
 
 
 def test_roots_keep_nothing_of_the_backward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
