@@ -33,12 +33,20 @@ import torch
 from torch import Tensor
 
 from fracspike import FractionalLIF
+from fracspike.neurons import NEURONS
 from fracspike.solvers import Exponentials
 
 ROOT = Path(__file__).resolve().parent.parent
 SHAPES = ((1000, 64, 128), (1000, 64, 512), (1000, 16, 64), (1000, 1, 64))
 TARGETS = {SHAPES[0]: 5, SHAPES[1]: 5, SHAPES[2]: 20, SHAPES[3]: 100}
 SPIKEDE = {(512, 4096): 400, (1024, 4096): 800, (2048, 64): 20_000}
+BACKENDS = (
+    ("lif", SHAPES[2]),
+    ("alif", SHAPES[2]),
+    ("alif", SHAPES[0]),
+    ("recurrent_lif", SHAPES[2]),
+    ("recurrent_lif", SHAPES[0]),
+)
 LONG = (12_500, 50_000, 100_000)
 Step = Callable[[Tensor], Tensor]
 Row = dict[str, Any]
@@ -47,12 +55,15 @@ Row = dict[str, Any]
 # -- the layers -------------------------------------------------------------------------------------------
 
 
-def ours(backend: str = "auto", horizon: int = 1 << 17) -> FractionalLIF:
+def ours(
+    backend: str = "auto", horizon: int = 1 << 17, kind: type[Any] = FractionalLIF, **own: Any
+) -> FractionalLIF:
     """Return the fractional layer that is measured."""
     memory = Exponentials(1e-6, horizon=horizon)
-    return FractionalLIF(
-        0.6, tau=2.0, surrogate="atan", learn=("alpha", "tau"), memory=memory, backend=backend
+    layer: FractionalLIF = kind(
+        0.6, tau=2.0, surrogate="atan", learn=("alpha", "tau"), memory=memory, backend=backend, **own
     )
+    return layer
 
 
 def peers() -> dict[str, Step]:
@@ -145,15 +156,22 @@ def beside_memoryless(rounds: int) -> list[Row]:
 
 
 def backends() -> list[Row]:
-    """Time our two backends on one shape, and the parts of a native pass."""
-    current, weights = data(1000, 16, 64)
+    """Time our two backends in turn, on layers with and without feedback."""
     rows = []
-    for backend in ("native", "torch"):
-        layer = ours(backend)
-        seconds(layer, current[:8], weights[:8])
-        value = min(seconds(layer, current, weights) for _ in range(3))
-        rows.append({"shape": (1000, 16, 64), "layer": f"fracspike, {backend}", "seconds": value})
-        print(f"backend {backend:10} {1e3 * value:9.1f} ms", flush=True)
+    for name, shape in BACKENDS:
+        kind, (current, weights) = NEURONS[name], data(*shape)
+        own: dict[str, Any] = {"size": shape[-1:]} if name.startswith("recurrent") else {}
+        layers = {backend: ours(backend, kind=kind, **own) for backend in ("native", "torch")}
+        times = dict.fromkeys(layers, math.inf)
+        for layer in layers.values():
+            seconds(layer, current[:8], weights[:8])
+        for _ in range(3 if shape[2] < 128 else 1):
+            for backend, layer in layers.items():
+                times[backend] = min(times[backend], seconds(layer, current, weights))
+        ratio = times["torch"] / times["native"]
+        rows.append({"shape": shape, "layer": name, **times, "ratio": ratio})
+        text = ", ".join(f"{backend} {1e3 * value:.1f} ms" for backend, value in times.items())
+        print(f"{shape!s:>18} {name:16} {text}, ratio {ratio:.1f}", flush=True)
     return rows
 
 

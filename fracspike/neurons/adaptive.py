@@ -121,7 +121,7 @@ class Adaptation(Feedback):
     ) -> None:
         super().__init__(state)
         self.shown = tuple(state)
-        self._decay, self._beta, self._pull, self._v_rest = decay, beta, pull, v_rest
+        self.decay, self.beta, self.pull, self.v_rest = decay, beta, pull, v_rest
 
     def drive(self, u: Tensor) -> Tensor:
         """See :class:`Feedback`."""
@@ -129,10 +129,10 @@ class Adaptation(Feedback):
 
     def threshold(self, threshold: Tensor) -> Tensor:
         """See :class:`Feedback`."""
-        return threshold + self._beta * self._state["adaptation"]
+        return threshold + self.beta * self._state["adaptation"]
 
     def observe(self, v: Tensor, spike: Tensor) -> None:
         """See :class:`Feedback`."""
-        self._state["adaptation"] = self._decay * self._state["adaptation"] + spike
+        self._state["adaptation"] = self.decay * self._state["adaptation"] + spike
         if "w" in self._state:
-            self._state["w"] = self._decay * self._state["w"] + self._pull * (v - self._v_rest)
+            self._state["w"] = self.decay * self._state["w"] + self.pull * (v - self.v_rest)

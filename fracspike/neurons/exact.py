@@ -101,6 +101,7 @@ def choose_backend(lif: FractionalLIF, current: Tensor) -> Choice:
 
 def obstacle(lif: FractionalLIF, current: Tensor) -> str | None:
     """Return why the compiled loop cannot run modes of this layer on such a current; None if it can."""
+    from . import carried
     from .lif import FractionalLIF
 
     if not lif._modal:
@@ -110,11 +111,13 @@ def obstacle(lif: FractionalLIF, current: Tensor) -> str | None:
         )
     if lif.reset_memory == "current":
         return "reset_memory='current' decides on a spike before the step, which is not compiled"
-    for name in ("_membrane", "_loop", "_feedback", "_march"):
+    for name in ("_membrane", "_loop", "_march"):
         if getattr(type(lif), name) is not getattr(FractionalLIF, name):
             return f"{type(lif).__name__} has a step of its own, which is not compiled"
     if current.device.type != "cpu":
         return f"the current is on {current.device.type!r}, and the compiled loop runs on the CPU"
+    if current.numel() == 0:
+        return "the current is empty"
     if torch.compiler.is_compiling():
         if torch.is_grad_enabled() and not native.known(lif.surrogate):
             return "torch.compile can only take a surrogate of fracspike through the compiled loop"
@@ -122,7 +125,7 @@ def obstacle(lif: FractionalLIF, current: Tensor) -> str | None:
         return "a transform of torch.func is active"
     elif importlib.util.find_spec("numba") is None:
         return "Numba is not installed"
-    return native.obstacle(lif.surrogate, current)
+    return carried.obstacle(lif, current) or native.obstacle(lif.surrogate, current)
 
 
 def _reason(lif: FractionalLIF, current: Tensor) -> str | None:
@@ -152,6 +155,8 @@ def _native(
     lif: FractionalLIF, current: Tensor, state: State, memory: Exponentials, traces: bool
 ) -> Simulation | None:
     """Run the compiled loop; None if the surrogate turns out not to step as it promised."""
+    from . import carried
+
     rest, alpha, tau = lif.v_rest.double(), lif.alpha, lif.tau
     neuron = native.Neuron(
         alpha=alpha,
@@ -177,10 +182,9 @@ def _native(
     if traces and grid is not None:
         past = start_modes(state, lif.v_rest, grid.modes)
     step = native.plan(lif.surrogate, current)
+    v, feedback = state.v.double() - rest, carried.feedback(lif, state)
     try:
-        found = native.run(
-            current, neuron, step, grid, past, state.v.double() - rest, state.refractory, traces=traces
-        )
+        found = native.run(current, neuron, step, grid, past, v, state.refractory, feedback, traces=traces)
     except native.MismatchError as mismatch:
         if lif.backend == "native":
             refuse(lif, current, str(mismatch))
@@ -197,8 +201,9 @@ def _native(
         drive=lif.resistance.to(current.dtype) * current[-1],
         refractory=found.hold,
         grid=grid,
+        extra=carried.extra(state, found),
     )
-    return Simulation(found.spikes, after, before, end)
+    return Simulation(found.spikes, after, before, end, found.variables)
 
 
 def _is_zero(value: Tensor) -> bool:

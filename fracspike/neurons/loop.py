@@ -34,6 +34,11 @@ class Feedback:
         """What must be kept to go on later, by name, each ``(B, *)``."""
         return self._state
 
+    @property
+    def parts(self) -> tuple[Feedback, ...]:
+        """The feedbacks that this one is made of."""
+        return (self,)
+
     def drive(self, u: Tensor) -> Tensor:
         """Return the drive of the next step."""
         return u
@@ -57,6 +62,11 @@ class Both(Feedback):
     def state(self) -> dict[str, Tensor]:
         """See :class:`Feedback`."""
         return self._parts[0].state | self._parts[1].state
+
+    @property
+    def parts(self) -> tuple[Feedback, ...]:
+        """See :class:`Feedback`."""
+        return self._parts[0].parts + self._parts[1].parts
 
     def drive(self, u: Tensor) -> Tensor:
         """See :class:`Feedback`."""

@@ -43,7 +43,8 @@ class Recurrence(FractionalLIF):
         recurrent: ``"all_to_all"`` (a linear map of the last dimension, without bias),
             ``"one_to_one"`` (each neuron to itself; the weights start at 0), or a module that maps
             spikes ``(B, *)`` to currents ``(B, *)``, such as a convolution. It computes in the dtype of
-            its own weights, which must be that of the current.
+            its own weights, which must be that of the current. The two names and ``nn.Linear`` are
+            compiled; other modules, and those with hooks, run by the loop in torch.
         **kwargs: as the neuron without recurrence.
 
     Raises:
@@ -96,7 +97,7 @@ class RecurrentFractionalLIF(Recurrence, FractionalLIF):
         size: shape of the layer, which the weights need.
         recurrent: ``"all_to_all"`` (``layer.recurrent`` is an ``nn.Linear`` without bias),
             ``"one_to_one"`` (each neuron to itself; the weights start at 0), or a module that maps
-            spikes ``(B, *)`` to currents ``(B, *)``.
+            spikes ``(B, *)`` to currents ``(B, *)``; unless it is an ``nn.Linear``, by the loop in torch.
         **kwargs: as :class:`FractionalLIF`.
 
     Raises:
@@ -145,16 +146,16 @@ class Echo(Feedback):
 
     def __init__(self, last: Tensor, weights: Callable[[Tensor], Tensor], resistance: Tensor) -> None:
         super().__init__({"last_spikes": last})
-        self._weights, self._resistance = weights, resistance
+        self.weights, self.resistance = weights, resistance
 
     def drive(self, u: Tensor) -> Tensor:
         """See :class:`Feedback`."""
-        current = self._weights(self._state["last_spikes"])
+        current = self.weights(self._state["last_spikes"])
         if current.shape != u.shape:
             raise ValueError(
                 f"`recurrent` must keep the shape of the spikes, {tuple(u.shape)}, got {tuple(current.shape)}"
             )
-        return u + self._resistance * current
+        return u + self.resistance * current
 
     def observe(self, v: Tensor, spike: Tensor) -> None:
         """See :class:`Feedback`."""

@@ -5,7 +5,7 @@ Importing this package imports neither Numba nor the operators; the first sequen
 
 from __future__ import annotations
 
-from .sequence import Neuron, Sequence, run
+from .sequence import Feedback, Neuron, Sequence, run
 from .step import MismatchError, Step, known, obstacle, plan
 
-__all__ = ["MismatchError", "Neuron", "Sequence", "Step", "known", "obstacle", "plan", "run"]
+__all__ = ["Feedback", "MismatchError", "Neuron", "Sequence", "Step", "known", "obstacle", "plan", "run"]

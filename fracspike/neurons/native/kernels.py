@@ -16,68 +16,22 @@ place than those blocks' columns, so any number of threads may run it side by si
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numba import njit
 
-from .lanes import OPTIONS, PART, advance, end, read, retreat
-from .rates import BLOCK as LANES
+from . import stages
+from .carry import arrive, begin, echo, listen, trace_back
+from .lanes import OPTIONS, advance, at_once, columns, end, expect_rows, read, retreat, spread, times
+from .rates import LANES as TOGETHER
 
-AT_LEAST, ABOVE, SOFT = 0, 1, 2  # the step: 1 from 0 on, 1 above 0, sigmoid
-NONE, SUBTRACT, VALUE = 0, 1, 2  # the reset
-HALF = 0.5  # from where on a soft spike holds a neuron or erases its memory
-
-
-@njit(**PART)
-def _fire(x, kind):
-    """Return the spike for what a surrogate steps on."""
-    if kind == SOFT:
-        return 1.0 / (1.0 + math.exp(-x))
-    if kind == ABOVE:
-        return 1.0 if x > 0.0 else 0.0
-    return 1.0 if x >= 0.0 else 0.0
-
-
-@njit(**PART)
-def _jump(v, spike, v_reset, reset):
-    """Return what the reset adds; a soft one takes ``v_reset`` off."""
-    if reset == SUBTRACT:
-        return -v_reset * spike
-    if reset == VALUE:
-        return (v_reset - v) * spike
-    return 0.0
-
-
-@njit(**OPTIONS)
-def _spread(block, n, source, target):
-    """Copy the columns of a block, or the one column that all neurons share, to ``(K, LANES)``."""
-    common = source.shape[1] == 1
-    for k in range(len(source)):
-        for i in range(n):
-            target[k, i] = source[k, 0 if common else block * LANES + i]
-
-
-@njit(**OPTIONS)
-def _times(result, x, y):
-    for k in range(len(x)):
-        for i in range(LANES):
-            result[k, i] = x[k, i] * y[k, i]
-
-
-@njit(**OPTIONS)
-def _at_once(d, w, row):
-    """Write ``sum_k w_k (1 - d_k)``, what the potential takes of the drive in a step."""
-    row[:] = 0.0
-    for k in range(len(d)):
-        for i in range(LANES):
-            row[i] += w[k, i] - w[k, i] * d[k, i]
+AHEAD = 4  # steps by which sequences are asked for before they are read: their rows are far apart in memory
 
 
 @njit(**OPTIONS)
 def forward(
     version, current, resistance, decay, weight, threshold, v_reset, noise, z_in, v_in, hold_in,
-    kind, slope, reset, restart, period, v_out, s_out, clamp_out, z_out, hold_out, first, last,
+    carry, kind, slope, reset, restart, period, width, v_out, s_out, clamp_out, z_out, hold_out, course,
+    first, last,
 ):  # fmt: skip
     """Run blocks ``first`` to ``last`` through time.
 
@@ -93,196 +47,202 @@ def forward(
         z_in: modes at the start ``(K, M)`` float64.
         v_in: potential at the start, after reset.
         hold_in: ``(M,)`` int64, steps for which a neuron is still held.
+        carry: what a step carries to the next beside the modes, see there.
         kind: of step.
         slope: of the soft step, and what the noise is relative to.
         reset: kind of reset.
         restart: whether a spike erases the modes.
         period: refractory steps.
+        width: neurons of a block: those among which spikes come back must be together.
         v_out: potential before reset ``(T, M)``.
         s_out: spikes ``(T, M)``.
         clamp_out: drive that held a refractory neuron, NaN elsewhere, ``(T, M)``; ``(0, M)`` without.
         z_out: modes at the end.
         hold_out: steps for which a neuron is held from there.
+        course: of what is carried.
         first: first block.
         last: block after the last.
     """
     T, M = current.shape
-    K, held = len(decay), len(clamp_out) > 0
-    d, w, z, seen = np.zeros((K, LANES)), np.zeros((K, LANES)), np.zeros((K, LANES)), np.zeros((K, LANES))
-    rows, fresh, after = np.zeros((4, LANES)), np.zeros(LANES), np.zeros(LANES)
-    past, u, keep, base = rows
-    left, level = np.zeros(LANES, np.int64), np.zeros(LANES, current.dtype)
+    K, held, echoes = len(decay), len(clamp_out) > 0, len(carry.last) > 0
+    room = -(-width // TOGETHER) * TOGETHER
+    d, w, seen, z = columns(decay, room), columns(decay, room), columns(decay, room), np.zeros((K, room))
+    rows, lines, left_all = np.zeros((4, room)), np.zeros((stages.LINES, room)), np.zeros(room, np.int64)
+    back, active = np.zeros((1, room), current.dtype), np.zeros(room, np.int64)
     for block in range(first, last):
-        j = block * LANES
-        n = min(LANES, M - j)
-        _spread(block, n, decay, d)
-        _spread(block, n, weight, w)
-        _times(seen, w, d)
-        _at_once(d, w, fresh)
-        for i in range(n):
-            after[i], left[i], level[i] = v_in[j + i], hold_in[j + i], threshold[j + i]
-            for k in range(K):
-                z[k, i] = z_in[k, j + i]
+        j = block * width
+        n = min(width, M - j)
+        here = slice(j, j + n)
+        spread(j, n, decay, d)
+        spread(j, n, weight, w)
+        times(seen, w, d)
+        at_once(d, w, lines[stages.FRESH])
+        begin(carry, here, lines)
+        left, u, v, spike, after = (
+            left_all[:n],
+            rows[stages.U, :n],
+            lines[stages.V, :n],
+            lines[stages.SPIKE, :n],
+            lines[stages.AFTER, :n],
+        )
+        stages.copy(resistance[here], lines[stages.R, :n])
+        stages.copy(v_reset[here], lines[stages.FALL, :n])
+        stages.copy(threshold[here], lines[stages.LEVEL, :n])
+        stages.copy(v_in[here], after)
+        stages.copy(hold_in[here], left)
+        rows[stages.KEEP] = 1.0
+        for k in range(K):
+            stages.copy(z_in[k, here], z[k, :n])
         read(z, seen, rows, n)
         for t in range(T):
-            for i in range(n):
-                u[i] = current[t, j + i] * resistance[j + i]
-                v = past[i] + u[i] * fresh[i]
-                holds = held and left[i] > 0
-                if held:
-                    clamp_out[t, j + i] = np.nan
-                if holds:
-                    clamp = (after[i] - v) / fresh[i]
-                    clamp_out[t, j + i] = clamp
-                    u[i] += clamp
-                    v = after[i]
-                v_out[t, j + i] = v
-                x = slope * (v_out[t, j + i] - level[i])  # in its dtype, as a surrogate will see it
-                if len(noise):
-                    x += noise[t, j + i]
-                spike = 0.0 if holds else _fire(x, kind)
-                s_out[t, j + i] = spike
-                jump, fires = _jump(v, spike, v_reset[j + i], reset), spike > HALF
-                if held:
-                    left[i] = period if fires else max(left[i] - 1, 0)
-                after[i], keep[i], base[i] = v + jump, 1.0, u[i] + jump
-                if restart and fires:
-                    keep[i], base[i] = 0.0, after[i]
+            for sequence in (current, v_out, s_out):
+                expect_rows(sequence, t + AHEAD, j, n)
+            if echoes:
+                echo(carry, j, s_out[t - 1, here] if t else carry.last[here], back, active)
+                listen(t, j, n, current, back, course.current)
+            stages.advance_to(t, j, n, course.current if echoes else current, rows, lines)
+            if held:
+                stages.hold(left, after, lines[stages.FRESH], u, v, clamp_out[t, here])
+            stages.compare(t, j, n, lines, slope, noise, v_out, course.x)
+            stages.decide(kind, n, lines)
+            if held:
+                stages.rest(left, period, spike)
+            stages.finish(t, j, n, rows, lines, reset, s_out, course)
+            if restart:
+                stages.forget(spike, after, rows[stages.KEEP], rows[stages.BASE])
             advance(z, d, seen, rows, n)
-        for i in range(n):
-            hold_out[j + i] = left[i]
-            for k in range(K):
-                z_out[k, j + i] = z[k, i]
+        stages.copy(left, hold_out[here])
+        for k in range(K):
+            stages.copy(z[k, :n], z_out[k, here])
 
 
 @njit(**OPTIONS)
 def adjoint(
     version, current, resistance, decay, weight, tangent, threshold, v_reset, z_in,
-    derivative, s_in, before, clamp, reset, restart, detach, grad_s, grad_v, grad_z,
-    d_current, d_resistance, d_along, d_threshold, d_v_reset, d_z, d_v, d_s, first, last,
+    derivative, s_in, before, clamp, carry, course, reset, restart, detach, width, grad_s, grad_v, grad_z,
+    arriving, d_current, d_resistance, d_along, d_threshold, d_v_reset, d_z, d_v, d_s, d_carry, first, last,
 ):  # fmt: skip
     r"""Run blocks ``first`` to ``last`` back through time.
 
     With :math:`\delta_n` the gradient in the potential before reset, the adjoint modes are
     :math:`Q_k^n = d_k Q_k^{n+1} + \delta_n`. Then :math:`b_n = \sum_k w_k d_k Q_k^{n+1}` is the gradient in
     what a reset adds to all modes, and :math:`\delta_n + b_n - b_{n-1}` that in the drive. Along a tangent
-    :math:`w'` of the weights, it is :math:`\sum_n b'_n (u_n + J_n - u_{n+1})`, with
-    :math:`b'_n = \sum_k w'_k d_k Q_k^{n+1}`.
+    :math:`w'` of the weights, it is :math:`\sum_k w'_k d_k \sum_n Q_k^{n+1} (u_n + J_n - u_{n+1})`.
 
     Args:
-        current: as in `forward`, and so are those not named here.
+        current: as in `forward`, with what came back; and so are those not named here.
         tangent: directions in which a gradient in the weights is wanted, ``(P, K, 1)`` or ``(P, K, M)``; each
             sums to 0 over the modes.
         derivative: of the step in the potential, ``(T, M)``.
         s_in: spikes ``(T, M)``.
         before: potential before reset, ``(T, M)``; ``(0, M)`` unless the reset needs it.
         clamp: as `forward` gave it.
+        carry: as in `forward`, but for ``matrix``, which gives a gradient back: the transpose of that.
+        course: of what is carried, as `forward` gave it.
         detach: whether no gradient flows through the spike in the reset.
         grad_s: gradient that arrives at the spikes, ``(T, M)``.
         grad_v: at the potential before reset, or ``(0, M)``; and
         grad_z: at the modes at the end, ``(K, M)`` or ``(0, M)``.
+        arriving: gradients that arrive at the course of ``a`` and ``w``, or ``(0, M)``.
         d_current: gradient in the current.
         d_resistance: ``(M,)`` float64, and so are those in threshold, v_reset and the potential at the start.
         d_along: along the tangents, ``(P, M)``.
         d_z: in the modes at the start.
         d_s: at the spikes all told, ``(T, M)``, or ``(0, M)`` if it is not wanted.
+        d_carry: in what is carried: lift, stay, pull, a and w, ``(5, M)`` or none.
     """
     T, M = current.shape
     K, P = len(decay), len(tangent)
-    held, outer, tailed, wanted = len(clamp) > 0, len(grad_v) > 0, len(grad_z) > 0, len(d_s) > 0
-    d, w, q, tail = np.zeros((K, LANES)), np.zeros((K, LANES)), np.zeros((K, LANES)), np.zeros((K, LANES))
-    seen, twice = np.zeros((K, LANES)), np.zeros((K if held else 0, LANES))
-    along, b_along = np.zeros((P, K, LANES)), np.zeros((P, LANES))
-    rows, fresh = np.zeros((4, LANES)), np.zeros(LANES)
-    b, b_before, keep, dv = rows
-    u_next, partial, up = np.zeros(LANES), np.zeros(LANES), np.zeros(LANES)
-    d_r, d_th, d_vr, result = np.zeros(LANES), np.zeros(LANES), np.zeros(LANES), np.zeros((P, LANES))
+    held, tailed = len(clamp) > 0, len(grad_z) > 0
+    tires, echoes = len(carry.lift) > 0, len(carry.last) > 0
+    room = -(-width // TOGETHER) * TOGETHER
+    d, w, seen, twice = columns(decay, room), columns(decay, room), columns(decay, room), columns(decay, room)
+    q, tail, moved = np.zeros((K, room)), np.zeros((K, room)), np.zeros((K if P else 0, room))
+    rows, lines = np.zeros((5, room)), np.zeros((stages.LINES, room))
+    back, active = np.zeros((1, room), current.dtype), np.zeros(room, np.int64)
     for block in range(first, last):
-        j = block * LANES
-        n = min(LANES, M - j)
-        _spread(block, n, decay, d)
-        _spread(block, n, weight, w)
-        _times(seen, w, d)
-        if held:
-            _times(twice, seen, d)
-        _at_once(d, w, fresh)
-        for p in range(P):
-            _spread(block, n, tangent[p], along[p])
-            _times(along[p], along[p], d)
-        vr, r = v_reset[j : j + n], resistance[j : j + n]
-        for part in (q, tail, rows, result, b_along):
+        j = block * width
+        n = min(width, M - j)
+        here = slice(j, j + n)
+        spread(j, n, decay, d)
+        spread(j, n, weight, w)
+        times(seen, w, d)
+        times(twice, seen, d)
+        for part in (q, tail, moved, rows, lines):
             part[:] = 0.0
-        for row in (u_next, partial, up, d_r, d_th, d_vr):
-            row[:] = 0.0
+        back[:] = 0.0
+        rows[stages.KEEP] = 1.0
+        at_once(d, w, lines[stages.FRESH])
+        begin(carry, here, lines)
+        stages.copy(resistance[here], lines[stages.R, :n])
+        stages.copy(v_reset[here], lines[stages.FALL, :n])
+        v, u, spike, at_s, y = (
+            lines[stages.V, :n],
+            lines[stages.DRIVE, :n],
+            lines[stages.SPIKE, :n],
+            lines[stages.AT_S, :n],
+            rows[stages.DV, :n],
+        )
         if tailed:
-            _spread(block, n, grad_z, tail)
+            for k in range(K):
+                stages.copy(grad_z[k, here], tail[k, :n])
         for t in range(T - 1, -1, -1):
+            for sequence in (current, s_in, derivative, grad_s, d_current, course.a):
+                expect_rows(sequence, t - AHEAD, j, n)
             if tailed:
                 end(tail, d, rows, n)
             if t + 1 < T:
-                for i in range(n):
-                    total = partial[i] - b[i]
-                    d_current[t + 1, j + i] = r[i] * total
-                    d_r[i] += total * current[t + 1, j + i]
-            for i in range(n):
-                # what the step was
-                u, spike = current[t, j + i] * r[i], np.float64(s_in[t, j + i])
-                v = np.float64(before[t, j + i]) if len(before) else 0.0
-                holds, fires = held and not math.isnan(clamp[t, j + i]), spike > HALF
-                if holds:
-                    u += clamp[t, j + i]
-                jump = _jump(v, spike, vr[i], reset)
-                change = (v if restart and fires else u) + jump - u_next[i]
-                u_next[i] = u
-                for p in range(P):
-                    result[p, i] += b_along[p, i] * change
-                # gradients in the potential after reset, the spike, the potential before
-                reach, at_s = b[i] + up[i], np.float64(grad_s[t, j + i])
-                up[i], keep[i] = 0.0, 1.0
-                if reset == SUBTRACT:
-                    d_vr[i] -= reach * spike
-                    if not detach:
-                        at_s -= reach * vr[i]
-                elif reset == VALUE:
-                    d_vr[i] += reach * spike
-                    if not detach:
-                        at_s += reach * (vr[i] - v)
-                if holds:
-                    at_s = 0.0
-                if wanted:
-                    d_s[t, j + i] = at_s
-                slope = derivative[t, j + i] * at_s
-                d_th[i] -= slope
-                y = slope + (reach - b[i])
-                if reset == VALUE:
-                    y -= reach * spike
-                if outer:
-                    y += grad_v[t, j + i]
-                if restart and fires:
-                    y += b[i]
-                    b[i], keep[i] = 0.0, 0.0
-                    tail[:, i] = 0.0
-                if holds:  # the drive that held the potential at what it was: (held - v) / (1 - E(dt))
-                    pull = (b[i] - b_before[i]) / fresh[i]
-                    up[i] = y + pull
-                    y = -pull
-                dv[i], partial[i] = y, y + b[i]
-            retreat(q, d, seen, twice, along, rows, b_along, n)
+                stages.at_drive(t + 1, j, n, current, rows, lines, d_current)
+                if echoes:
+                    echo(carry, j, d_current[t + 1, here], back, active)
+            if tires:
+                stages.fetch(course.a, t, j, n, lines, stages.A)
+                if len(course.w):
+                    stages.fetch(course.w, t, j, n, lines, stages.W)
+                trace_back(carry, n, lines)
+                arrive(t, j, n, carry, course, arriving, lines)
+            stages.recall(t, j, n, current, s_in, before, lines)
+            if held:
+                stages.plus_clamp(clamp[t, here], u)
+            stages.at_reset(t, j, n, rows, lines, back, reset, detach, grad_s)
+            if restart:
+                stages.erased(spike, v, u, rows[stages.CHANGE])
+            if held:
+                stages.at_rest(clamp[t, here], at_s)
+            stages.at_spike(t, j, n, rows, lines, reset, derivative, grad_v, d_s)
+            if restart:
+                stages.at_memory(spike, rows[stages.B], rows[stages.KEEP], y, tail)
+            if held:
+                stages.at_hold(
+                    clamp[t, here],
+                    rows[stages.B],
+                    rows[stages.B_BEFORE],
+                    lines[stages.FRESH],
+                    lines[stages.UP],
+                    y,
+                )
+            stages.end_step(n, rows, lines)
+            retreat(q, d, seen, twice if held else twice[:0], moved, rows, n)
+        shared = decay.shape[1] == 1
         for i in range(n):
-            b_start = 0.0
+            rows[stages.B, i] = 0.0
             for k in range(K):
-                d_z[k, j + i] = seen[k, i] * q[k, i] + tail[k, i]
-                b_start += d_z[k, j + i]
-                for p in range(P):
-                    result[p, i] += along[p, k, i] * (z_in[k, j + i] - u_next[i]) * q[k, i]
-            total = partial[i] - b_start
-            d_r[i] += total * current[0, j + i]
-            d_current[0, j + i] = r[i] * total
-            d_resistance[j + i], d_threshold[j + i], d_v_reset[j + i], d_v[j + i] = (
-                d_r[i],
-                d_th[i],
-                d_vr[i],
-                up[i],
-            )
-            for p in range(P):
-                d_along[p, j + i] = result[p, i]
+                d_z[k, j + i] = seen[k, 0 if shared else i] * q[k, i] + tail[k, i]
+                rows[stages.B, i] += d_z[k, j + i]
+        stages.at_drive(0, j, n, current, rows, lines, d_current)
+        for p in range(P):
+            for i in range(n):
+                total = 0.0
+                for k in range(K):
+                    along = tangent[p, k, 0 if shared else j + i] * d[k, 0 if shared else i]
+                    total += along * (moved[k, i] + (z_in[k, j + i] - lines[stages.NEXT, i]) * q[k, i])
+                d_along[p, j + i] = total
+        stages.copy(lines[stages.D_R, :n], d_resistance[here])
+        stages.copy(lines[stages.D_LEVEL, :n], d_threshold[here])
+        stages.copy(lines[stages.D_FALL, :n], d_v_reset[here])
+        stages.copy(lines[stages.UP, :n], d_v[here])
+        if tires:
+            begin(carry, here, lines)
+            trace_back(carry, n, lines)
+            for i in range(len(d_carry)):
+                stages.copy(lines[stages.D_LIFT + i, :n], d_carry[i, here])

@@ -35,7 +35,7 @@ def _blocks(current: Tensor) -> int:
     return -(-current.shape[1] // BLOCK)
 
 
-def _start(z: Tensor, v: Tensor, count: int) -> Tensor:
+def start_modes(z: Tensor, v: Tensor, count: int) -> Tensor:
     """Return the modes at the start: those given, or with no past each the potential."""
     return z if len(z) else v.expand(count, *v.shape).contiguous()
 
@@ -102,7 +102,7 @@ def run_potential(
     Raises:
         ValueError: if the current is not finite.
     """
-    from . import kernels, quick
+    from . import carry, kernels, quick
 
     step = dt / tau
     found = unpack(grid, alpha, step, horizon, tol)
@@ -122,12 +122,13 @@ def run_potential(
         return before, s, clamp, end, hold.clone()
     checks.all_finite("current", current.reshape(-1, *shape))
     decay, weight, _ = modes(found, alpha, step, shape, tangents=False)
-    start = _start(z, v, len(weight))
+    start = start_modes(z, v, len(weight))
     end = torch.empty_like(start)
     inputs = arrays(current, resistance, decay, weight, threshold, v_reset, noise, start, v, hold)
     outputs = arrays(before, s, clamp, end, left)
-    options = (kind, slope, reset, restart, period)
-    blocks_in_threads(kernels.forward, (*inputs, *options, *outputs), _blocks(current))
+    nothing, course = carry.nothing(inputs[0].dtype)
+    options = (nothing, kind, slope, reset, restart, period, BLOCK)
+    blocks_in_threads(kernels.forward, (*inputs, *options, *outputs, course), _blocks(current))
     return before, s, clamp, end[: len(z)].clone(), left
 
 
@@ -254,7 +255,7 @@ def run_adjoint(
 
     Those in alpha and tau have their shapes, and no meaning unless ``move``; arguments are as in `spikes`.
     """
-    from . import kernels, quick
+    from . import carry, kernels, quick
 
     step = dt / tau
     found = unpack(grid, alpha, step, horizon, tol)
@@ -279,7 +280,7 @@ def run_adjoint(
             *numbers, factor = form
             derivative = factor * reciprocal(derivative - threshold.to(derivative.dtype), *numbers)
         decay, weight, tangent = modes(found, alpha, step, shape, tangents=move)
-        start = _start(z, v, len(weight))
+        start = start_modes(z, v, len(weight))
         d_along, d_start = threshold.new_empty((len(tangent), size)), torch.empty_like(start)
         parts = (
             current,
@@ -296,10 +297,13 @@ def run_adjoint(
             clamp,
         )
         outputs = (d_current, d_resistance, d_along, d_threshold, d_v_reset, d_start, d_v, d_s)
-        options = (reset, restart, detach)
-        incoming = arrays(grad_s, grad_v, grad_z)
+        inputs = arrays(*parts)
+        nothing, course = carry.nothing(inputs[0].dtype)
+        options = (nothing, course, reset, restart, detach, BLOCK)
+        incoming = (*arrays(grad_s, grad_v, grad_z), course)
+        sums = threshold.new_empty((0, size)).numpy()
         blocks_in_threads(
-            kernels.adjoint, (*arrays(*parts), *options, *incoming, *arrays(*outputs)), _blocks(current)
+            kernels.adjoint, (*inputs, *options, *incoming, *arrays(*outputs), sums), _blocks(current)
         )
     d_alpha, d_tau = torch.empty_like(alpha), torch.empty_like(tau)
     if move:
@@ -396,10 +400,11 @@ class Spikes(torch.autograd.Function):
         return _backward(ctx, *grads)
 
 
-def _no_second(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+def second_derivative(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    """Raise: there is none."""
     raise RuntimeError(
         "the native backend has no second derivative; build the layer with backend='torch', which has"
     )
 
 
-adjoint.register_autograd(_no_second)
+adjoint.register_autograd(second_derivative)

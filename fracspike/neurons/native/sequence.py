@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -49,6 +49,36 @@ class Neuron:
 
 
 @dataclass(frozen=True)
+class Feedback:
+    """What steps carry to later ones beside the modes; None where a layer has no such thing.
+
+    Numbers, or per neuron, are float64; states are ``(B, *)``.
+
+    Attributes:
+        lift: rise of the threshold per unit of adaptation.
+        stay: what a step leaves of adaptation and opposing drive.
+        adaptation: at the start.
+        pull: what the opposing drive gains in a step per potential above rest.
+        w: opposing drive at the start.
+        weight: with which spikes come back: of each neuron to itself, or with ``dense`` ``(N, N)``, to each
+            of the last dimension from all of it, in the dtype of the current.
+        dense: which of the two.
+        bias: current that comes back without a spike.
+        last_spikes: of the step before the first.
+    """
+
+    lift: Tensor | None = None
+    stay: Tensor | None = None
+    adaptation: Tensor | None = None
+    pull: Tensor | None = None
+    w: Tensor | None = None
+    weight: Tensor | None = None
+    dense: bool = False
+    bias: Tensor | None = None
+    last_spikes: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Sequence:
     """What came out: ``(T, B, *)`` each, but for modes ``(K, B, *)`` and holds ``(B, *)`` at the end.
 
@@ -57,12 +87,14 @@ class Sequence:
         before: potential before reset, above rest; empty unless traces were wanted.
         modes: after the last reset; none if none were given.
         hold: steps for which a neuron is still held.
+        variables: adaptation and opposing drive after each step, ``(T, B, *)``, if traces were wanted.
     """
 
     spikes: Tensor
     before: Tensor
     modes: Tensor
     hold: Tensor
+    variables: dict[str, Tensor] = field(default_factory=dict)
 
 
 def run(
@@ -73,6 +105,7 @@ def run(
     modes: Tensor,
     v: Tensor,
     hold: Tensor,
+    feedback: Feedback | None = None,
     *,
     traces: bool,
 ) -> Sequence:
@@ -86,26 +119,25 @@ def run(
         modes: at the start, ``(K, B, *)`` float64; none, ``(0, B, *)``, if there is no past.
         v: potential at the start, above rest.
         hold: steps for which a neuron is still held.
+        feedback: what else the steps carry on; not under `torch.compile`.
         traces: whether potentials are wanted.
 
     Raises:
         MismatchError: if the surrogate does not step as the plan said.
     """
+    if feedback is not None:
+        from . import feedback as carried
+
+        return carried.run(current, neuron, step, grid, modes, v, hold, feedback, traces=traces)
     from . import ops
 
     shape = current.shape[1:]
     size = math.prod(shape)
-    resistance, threshold, v_reset = (
-        value.double().expand(shape).reshape(size)
-        for value in (neuron.resistance, neuron.threshold, neuron.v_reset)
-    )
-    flat = current.reshape(-1, size).contiguous()
-    start, v = modes.reshape(-1, size).contiguous(), v.double().reshape(size).contiguous()
-    alpha, tau = neuron.alpha.double(), neuron.tau.double()
+    *parts, start, v = flatten(current, neuron, modes, v)
+    flat, threshold = parts[0], parts[4]
     shift = current.new_empty((0, size)) if step.shift is None else step.shift.reshape(-1, size)
     reset = ops.RESETS[neuron.reset]
     where = list(shape), neuron.dt, pack(grid), neuron.horizon, neuron.tol
-    parts = (flat, resistance, alpha, tau, threshold, v_reset)
     with torch.no_grad():
         potential: Any = ops.run_potential if ops.is_plain(flat.detach()) else ops.potential
         detached = [part.detach() for part in parts]
@@ -144,3 +176,23 @@ def run(
         modes=end.reshape(-1, *shape),
         hold=left.reshape(shape),
     )
+
+
+def flatten(current: Tensor, neuron: Neuron, modes: Tensor, v: Tensor) -> list[Tensor]:
+    """Return current, resistance, alpha, tau, threshold, v_reset, modes and v as the kernels take them."""
+    shape = current.shape[1:]
+    size = math.prod(shape)
+    resistance, threshold, v_reset = (
+        value.double().expand(shape).reshape(size)
+        for value in (neuron.resistance, neuron.threshold, neuron.v_reset)
+    )
+    return [
+        current.reshape(-1, size).contiguous(),
+        resistance,
+        neuron.alpha.double(),
+        neuron.tau.double(),
+        threshold,
+        v_reset,
+        modes.reshape(-1, size).contiguous(),
+        v.double().reshape(size).contiguous(),
+    ]
