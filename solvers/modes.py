@@ -33,8 +33,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .mittag_leffler import mittag_leffler
@@ -47,6 +50,7 @@ CLUSTER = ((0.1, 0.3), (0.05, 0.15, 0.3, 0.5))  # ... at these distances in log 
 DENSE = 5.0  # ... there are more rates a decade than this
 PATCHES = 10  # the orders (0, 1] are cut into so many patches
 NODES = 14  # Chebyshev nodes of a patch
+_DEGREES = np.arange(NODES, dtype=np.float64)
 TIMES = 50  # times a decade at which a fit is made
 CELL = 5.0  # steps are gathered into cells, so many to a decade, that share a grid
 #: slowest rate over the whole time and fastest rate a step, tried in turn
@@ -109,8 +113,14 @@ class Grid:
         return self.directions(alpha)[1]
 
     def directions(self, alpha: Tensor) -> Tensor:
-        """Return weights, tangents and slopes, ``(3, K, *)``, for little more than the price of one."""
-        return self._interpolate(alpha, tangents=True).reshape(3, self.modes, *alpha.shape)
+        """Return weights, tangents and slopes, ``(3, K, *)``, without a graph, for the price of one."""
+        order = alpha.detach().double()
+        found = _patches_of(order)
+        if len(found) > 1 or order.device.type != "cpu":
+            together = self._interpolate(order, tangents=True)
+        else:  # NumPy takes a third of the time of torch for a few numbers
+            together = torch.from_numpy(_evaluate(_table(self, found[0]), order.numpy(), True, np))
+        return together.reshape(3, self.modes, *alpha.shape)
 
     def error(self, alpha: Tensor) -> float:
         """Return the certificate: the largest relative error of E (and 1 - E) on the patches of ``alpha``."""
@@ -124,13 +134,14 @@ class Grid:
         order = alpha.double()
         found = _patches_of(order)
         if len(found) == 1:
-            return _evaluate(_table(self, found[0]), order, tangents)
+            evaluated: Tensor = _evaluate(_table(self, found[0]), order, tangents, torch)
+            return evaluated
         flat, index = order.reshape(-1), _patch_index(order.detach().reshape(-1))
         rows = (2 + tangents) * self.modes
         result = torch.zeros(rows, len(flat), dtype=torch.float64, device=order.device)
         for patch in found:
             where = (index == patch).nonzero()[:, 0]
-            result = result.index_copy(1, where, _evaluate(_table(self, patch), flat[where], tangents))
+            result = result.index_copy(1, where, _evaluate(_table(self, patch), flat[where], tangents, torch))
         return result.reshape(-1, *order.shape)
 
 
@@ -197,7 +208,7 @@ class _Table:
 
     centre: float
     half: float
-    coefficients: tuple[Tensor, Tensor]
+    coefficients: tuple[NDArray[np.float64], NDArray[np.float64]]
     error: float
     amplification: float
 
@@ -222,7 +233,7 @@ def _table(grid: Grid, patch: int) -> _Table:
         torch.cat([w, total - w.sum(0, keepdim=True)]) for w, total in zip(fitted, (1.0, 0.0), strict=True)
     ]
     transform = _chebyshev()
-    coefficients = transform @ closed[0].T, transform @ closed[1].T
+    coefficients = (transform @ closed[0].T).numpy(), (transform @ closed[1].T).numpy()
     return _Table(centre, half, coefficients, error, amplification)
 
 
@@ -271,11 +282,6 @@ def _nodes(patch: int) -> tuple[float, float, Tensor]:
 
 
 @lru_cache(maxsize=1)
-def _degrees() -> Tensor:
-    return torch.arange(NODES, dtype=torch.float64)
-
-
-@lru_cache(maxsize=1)
 def _chebyshev() -> Tensor:
     """Return the matrix from values at the nodes to Chebyshev coefficients."""
     angles = math.pi * (torch.arange(NODES, dtype=torch.float64) + 0.5) / NODES
@@ -284,16 +290,22 @@ def _chebyshev() -> Tensor:
     return matrix
 
 
-def _evaluate(table: _Table, alpha: Tensor, tangents: bool) -> Tensor:
-    """Evaluate Chebyshev series at ``alpha``: weights, their tangents if wanted, and slopes: ``(n K, *)``."""
-    angle = torch.acos(((alpha - table.centre) / table.half).clamp(-1.0, 1.0)).unsqueeze(-1)
-    degree, (weights, slopes) = _degrees().to(alpha.device), (c.to(alpha.device) for c in table.coefficients)
+def _evaluate(table: _Table, alpha: Any, tangents: bool, xp: Any) -> Any:
+    """Evaluate Chebyshev series at ``alpha``: weights, their tangents if wanted, and slopes: ``(n K, *)``.
+
+    By ``xp``, torch or NumPy, in whose arrays ``alpha`` and the result are.
+    """
+    angle = xp.arccos(xp.clip((alpha - table.centre) / table.half, -1.0, 1.0))[..., None]
+    constants: Any = (_DEGREES, *table.coefficients)
+    if xp is torch:
+        constants = (torch.from_numpy(x).to(alpha.device) for x in constants)
+    degree, weights, slopes = constants
     steps = angle * degree
-    values = torch.cos(steps)
+    values = xp.cos(steps)
     found = [values @ weights, values @ slopes]
     if tangents:  # the derivative of cos(n arccos x)
-        found.insert(1, degree * torch.sin(steps) / (angle.sin() * table.half) @ weights)
-    return torch.cat(found, -1).movedim(-1, 0)
+        found.insert(1, degree * xp.sin(steps) / (xp.sin(angle) * table.half) @ weights)
+    return xp.moveaxis(xp.concatenate(found, -1), -1, 0)
 
 
 def _patch_index(alpha: Tensor) -> Tensor:

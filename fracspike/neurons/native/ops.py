@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import wraps
 from typing import Any
 
 import torch
@@ -273,7 +274,7 @@ def run_adjoint(
             (d_current, d_sums, d_start, d_s), move,
         )  # fmt: skip
         d_along = d_sums[3:]
-        d_resistance, d_threshold, d_v_reset = (row.clone() for row in d_sums[:3])
+        d_resistance, d_threshold, d_v_reset = d_sums[:3].unbind(0)
         d_v.zero_()
     else:
         if form:
@@ -311,10 +312,7 @@ def run_adjoint(
         d_tau = (d_along[1].reshape(shape) / tau).sum_to_size(tau.shape)
     if not len(z):  # every mode began at the potential
         d_v += d_start.sum(0)
-    return (
-        d_current, d_resistance, d_alpha.clone(), d_tau.clone(), d_threshold, d_v_reset,
-        d_start[: len(z)].clone(), d_v, d_s,
-    )  # fmt: skip
+    return d_current, d_resistance, d_alpha, d_tau, d_threshold, d_v_reset, d_start[: len(z)], d_v, d_s
 
 
 def _like_adjoint(
@@ -332,7 +330,12 @@ def _like_adjoint(
     )
 
 
-adjoint = torch.library.custom_op("fracspike::adjoint", run_adjoint, mutates_args=(), device_types="cpu")
+@wraps(run_adjoint)
+def _apart(*arguments: Any) -> tuple[Tensor, ...]:
+    return tuple(found.clone() for found in run_adjoint(*arguments))  # an operator's outputs share no memory
+
+
+adjoint = torch.library.custom_op("fracspike::adjoint", _apart, mutates_args=(), device_types="cpu")
 
 
 @adjoint.register_fake
