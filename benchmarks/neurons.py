@@ -140,7 +140,7 @@ def beside_memoryless(rounds: int) -> list[Row]:
         layers: dict[str, Step] = {"fracspike": ours(), **peers()}
         times: dict[str, float] = dict.fromkeys(layers, math.inf)
         seconds(layers["fracspike"], current[:8], weights[:8])
-        for _ in range(rounds if shape[2] < 512 else max(1, rounds // 2)):
+        for _ in range(rounds):
             for name, layer in layers.items():
                 for _ in range(2 if name == "fracspike" else 1):
                     times[name] = min(times[name], seconds(layer, current, weights))

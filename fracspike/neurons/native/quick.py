@@ -71,7 +71,7 @@ from .stretch import (
 from .threads import SMALL, arrays, blocks_in_threads
 from .vectors import LINE, add, expect, fill, fma, load, mul, store, sub, wide
 
-WIDTH = 256  # neurons whose steps are copied together: long rows, and all of it in the second-level cache
+WIDTH = 512  # neurons whose steps are copied together: long rows, and all of it in the second-level cache
 PAST = 1 << 24  # bytes of a sequence from which on it is written past the cache, as nobody finds it there
 FLUSH = 8  # stretches over which single precision adds up
 
@@ -405,8 +405,9 @@ def adjoint_in_threads(
 
 def _blocks(current: Tensor) -> tuple[int, int]:
     """Return neurons of a block, and how many blocks there are."""
-    size = current.shape[1]
-    width = min(WIDTH, -(-size // (LANES * _threads(current.numel()))) * LANES)
+    size, threads = current.shape[1], _threads(current.numel())
+    parts = 1 if threads == 1 else 4 * threads  # so that a thread that begins late finds something left
+    width = min(WIDTH, -(-size // (LANES * parts)) * LANES)
     return width, -(-size // width)
 
 
