@@ -101,6 +101,21 @@ class TestAgainstTheFullHistory:
         _, found = everything(current, backend="native", surrogate=surrogate, **kwargs)
         close(found, expected, 1e-9)
 
+    @pytest.mark.parametrize("strict", [False, True])
+    def test_a_potential_that_meets_the_threshold_exactly(self, strict: bool) -> None:
+        current = noise(20, 1, 1)
+        never, _ = everything(current, threshold=100.0, backend="native")
+        threshold = never.pre_reset[0].item()
+        results = [
+            everything(current, threshold=threshold, surrogate=ATan(strict=strict), backend=backend)
+            for backend in ("torch", "native")
+        ]
+        (expected_run, expected), (run, found) = results
+        assert run.pre_reset[0].item() == threshold
+        assert run.spikes[0].item() == (0.0 if strict else 1.0)
+        assert torch.equal(run.spikes[1:], expected_run.spikes[1:])
+        close(found, expected, 1e-9)
+
     @pytest.mark.parametrize("kwargs", [VARIANTS[0], VARIANTS[-2]], ids=str)
     def test_in_single_precision(self, kwargs: dict) -> None:
         current = noise(60, 3, 40, dtype=torch.float32)

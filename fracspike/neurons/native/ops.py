@@ -50,6 +50,11 @@ def _rows(current: Tensor, *rows: Tensor) -> list[Tensor]:
     return [row.to(current.dtype) for row in rows]
 
 
+def _bar(level: Tensor, kind: int) -> Tensor:
+    """Return above what a neuron spikes, whose threshold is the level."""
+    return torch.nextafter(level, level.new_tensor(-math.inf)) if kind == KINDS["at_least"] else level
+
+
 def _empty(shape: Sequence[int], like: Tensor) -> Tensor:
     return like.new_empty(tuple(shape))
 
@@ -112,8 +117,8 @@ def run_potential(
         groups = split(found, alpha, step, shape, current.dtype, tangents=False)
         end = z.new_empty(z.shape)
         r, level, fall = _rows(current, resistance, threshold, v_reset)
-        if kind == KINDS["at_least"] and not len(noise):
-            level = torch.nextafter(level, level.new_tensor(-math.inf))
+        if not len(noise):
+            level = _bar(level, kind)
         finite = quick.forward_in_threads(
             (current, noise, r, level, fall, z if len(z) else v.unsqueeze(0)), groups,
             (kind == KINDS["soft"], slope, *ADDS[reset]), (before, s, end),
@@ -266,11 +271,13 @@ def run_adjoint(
     )
     if not (restart or len(clamp) or len(grad_z)):
         groups = split(found, alpha, step, shape, current.dtype, tangents=move)
+        r, level, fall = _rows(current, resistance, threshold, v_reset)
         start = z if len(z) else v.unsqueeze(0)
         d_start, d_sums = torch.empty_like(start), threshold.new_empty((3 + 2 * move, size))
         quick.adjoint_in_threads(
-            (current, *_rows(current, resistance, threshold, v_reset), start),
-            groups, (derivative, s, before, grad_s, grad_v), form, (*ADDS[reset], 0.0 if detach else 1.0),
+            (current, r, level, _bar(level, int(form[-1])) if form else level, fall, start),
+            groups, (derivative, s[:0] if form else s, before, grad_s, grad_v), form,
+            (*ADDS[reset], 0.0 if detach else 1.0),
             (d_current, d_sums, d_start, d_s), move,
         )  # fmt: skip
         d_along = d_sums[3:]
@@ -278,7 +285,7 @@ def run_adjoint(
         d_v.zero_()
     else:
         if form:
-            *numbers, factor = form
+            *numbers, factor, _ = form
             derivative = factor * reciprocal(derivative - threshold.to(derivative.dtype), *numbers)
         decay, weight, tangent = modes(found, alpha, step, shape, tangents=move)
         start = start_modes(z, v, len(weight))

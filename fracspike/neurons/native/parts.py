@@ -10,7 +10,7 @@ from typing import Any
 from numba import njit
 
 from .rates import LANES, STRETCH
-from .vectors import add, div, fill, fma, fnma, load, mul, narrow, pick, size, store, stream, sub, wide
+from .vectors import above, add, div, fill, fma, fnma, load, mul, narrow, pick, size, store, stream, sub, wide
 
 OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
 PART: dict[str, Any] = OPTIONS | {"forceinline": True}
@@ -83,10 +83,16 @@ def add_and_clear(total, part):
 
 
 @njit(**PART)
-def bend(tile, row, level, form):
-    """Replace potentials of a stretch by the derivative of their spikes, see `Reciprocal.form`.
+def bend(tile, spikes, row, level, bar, form):
+    """Replace potentials of a stretch by the derivative of their spikes, and find the spikes again.
 
-    Its last number multiplies the derivative.
+    Args:
+        tile: of potentials.
+        spikes: where the spikes go.
+        row: where the stretch begins.
+        level: from where the derivative counts.
+        bar: above which there is a spike.
+        form: see `Step`.
     """
     p, q, r, factor = (
         fill(form[0], level),
@@ -95,7 +101,9 @@ def bend(tile, row, level, form):
         fill(form[3], level),
     )
     for i in range(STRETCH):
-        root = fma(size(sub(load(tile, row + i, 0), level)), q, r)
+        v = load(tile, row + i, 0)
+        store(spikes, row + i, 0, above(v, bar))
+        root = fma(size(sub(v, level)), q, r)
         store(tile, row + i, 0, div(factor, fma(root, root, p)))
 
 

@@ -204,7 +204,7 @@ def forward(
 
 @njit(**OPTIONS)
 def adjoint(
-    version, current, resistance, level, v_reset, z_in, weights, gone, slow_rates, losses, kernel,
+    version, current, resistance, level, bar, v_reset, z_in, weights, gone, slow_rates, losses, kernel,
     lost, directions, derivative, s_in, before, grad_s, grad_v, form, share, sign, through,
     d_current, d_sums, d_z, d_s, past, width, first, last,
 ):  # fmt: skip
@@ -214,7 +214,8 @@ def adjoint(
         version: as in `forward`, and so is what says no more.
         current: as said.
         resistance: as said.
-        level: from where a neuron spikes.
+        level: threshold, from where the derivative counts.
+        bar: above which a neuron spikes.
         v_reset: as said.
         z_in: as said.
         weights: as said.
@@ -225,7 +226,7 @@ def adjoint(
         lost: loss of each mode ``(K, 1)`` or ``(K, N)``, float64.
         directions: weights and tangents, ``(1 + P, K, 1)`` or ``(1 + P, K, N)``, float64.
         derivative: of the step in the potential, ``(T, M)``; with ``form``, the potential before reset.
-        s_in: spikes ``(T, M)``.
+        s_in: spikes ``(T, M)``; ``(0, M)`` with ``form``.
         before: potential before reset, ``(T, M)``; ``(0, M)`` unless ``share`` is not zero.
         grad_s: gradient that arrives at the spikes, ``(T, M)``.
         grad_v: at the potential before reset, or ``(0, M)``.
@@ -264,7 +265,8 @@ def adjoint(
     lags = np.zeros((vectors * STRETCH, LANES), kind)
     weighed_long, lags_long = np.zeros((vectors * F, LANES)), np.zeros((vectors * STRETCH, LANES))
     totals = np.zeros((3 * vectors, LANES))
-    level_row, reset_row, r_row, u_row = (
+    level_row, bar_row, reset_row, r_row, u_row = (
+        np.zeros((vectors, LANES), kind),
         np.zeros((vectors, LANES), kind),
         np.zeros((vectors, LANES), kind),
         np.zeros((vectors, LANES), kind),
@@ -274,6 +276,7 @@ def adjoint(
         j = block * width
         n = min(width, M - j)
         put(level_row, level, j, n)
+        put(bar_row, bar, j, n)
         put(reset_row, v_reset, j, n)
         put(r_row, resistance, j, n)
         fast[:] = 0.0
@@ -290,7 +293,8 @@ def adjoint(
         for start in range((T - 1) // STRETCH * STRETCH, -1, -STRETCH):
             gather(x_tile, current, start, True, j, n)
             gather(p_tile, derivative, start, True, j, n)
-            gather(s_tile, s_in, start, True, j, n)
+            if len(s_in):
+                gather(s_tile, s_in, start, True, j, n)
             gather(g_tile, grad_s, start, True, j, n)
             if len(before):
                 gather(v_tile, before, start, True, j, n)
@@ -303,10 +307,11 @@ def adjoint(
                     t = max(start - STRETCH + i, 0)
                     expect(current, t, j + g * LANES)
                     expect(derivative, t, j + g * LANES)
-                    expect(s_in, t, j + g * LANES)
+                    if len(s_in):
+                        expect(s_in, t, j + g * LANES)
                     expect(grad_s, t, j + g * LANES)
                 if len(form):
-                    bend(p_tile, row, load(level_row, g, 0), form)
+                    bend(p_tile, s_tile, row, load(level_row, g, 0), load(bar_row, g, 0), form)
                 a0, a1, a2, a3 = read_slow(slow, g * S, losses, slow_rates, group, zero)
                 a4 = read_slow_last(slow, g * S, slow_rates, group, zero)
                 loss = sub(zero, a1), sub(zero, a2), sub(zero, a3), sub(zero, a4)

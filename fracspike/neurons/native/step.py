@@ -29,8 +29,8 @@ class Step:
         derivative: x and noise to the derivative of the spikes in x; None to ask autograd for it.
         trained: whether the surrogate has parameters that want a gradient.
         certain: whether the surrogate is known to step as ``kind`` says; if not, it must be checked.
-        form: the numbers of `Reciprocal.form` and what multiplies the derivative, where that is all there is
-            to it and a loop may evaluate it; else none.
+        form: the numbers of `Reciprocal.form`, what multiplies the derivative, and 1 if a spike is made above
+            0 only, else 0; none where a loop may not evaluate it, because there is more to it.
     """
 
     kind: str
@@ -145,7 +145,7 @@ def _form(surrogate: Surrogate) -> tuple[float, ...]:
         Reciprocal.g,
         Surrogate.derivative,
     ):
-        return *surrogate.form(), surrogate.factor()
+        return *surrogate.form(), surrogate.factor(), float(surrogate.strict)
     return ()
 
 

@@ -266,6 +266,17 @@ def _exp(builder, x):
     return builder.fmul(series, scale)
 
 
+@intrinsic
+def above(typing, x, y):
+    """Return 1 where ``x > y``, else 0."""
+
+    def generate(context, builder, signature, args):
+        one, zero = constant(args[0], 1), constant(args[0], 0)
+        return builder.select(builder.fcmp_ordered(">", *args), one, zero)
+
+    return x(x, x), generate
+
+
 def _of_llvm(builder, name, x):
     bits = 32 if isinstance(x.type.element, ir.FloatType) else 64
     kind = ir.FunctionType(x.type, [x.type])
