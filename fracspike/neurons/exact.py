@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -123,7 +124,7 @@ def obstacle(lif: FractionalLIF, current: Tensor) -> str | None:
             return "torch.compile can only take a surrogate of fracspike through the compiled loop"
     elif torch._C._functorch.maybe_current_level() is not None:
         return "a transform of torch.func is active"
-    elif importlib.util.find_spec("numba") is None:
+    elif "numba" not in sys.modules and importlib.util.find_spec("numba") is None:  # which looks at the disk
         return "Numba is not installed"
     return carried.obstacle(lif, current) or native.obstacle(lif.surrogate, current)
 
