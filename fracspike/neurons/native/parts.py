@@ -118,8 +118,8 @@ def rows_of(coefficients):
 
 @njit(**PART)
 def accumulate(total, row, part):
-    """Add to a sum over all time, in double precision."""
-    store(total, row, 0, add(load(total, row, 0), wide(part)))
+    """Add to a sum over time."""
+    store(total, row, 0, add(load(total, row, 0), part))
 
 
 @njit(**PART)

@@ -264,7 +264,7 @@ def adjoint(
     weighed, weighed_slow = np.zeros((vectors * F, LANES), kind), np.zeros((vectors * S, LANES))
     lags = np.zeros((vectors * STRETCH, LANES), kind)
     weighed_long, lags_long = np.zeros((vectors * F, LANES)), np.zeros((vectors * STRETCH, LANES))
-    totals = np.zeros((3 * vectors, LANES))
+    sums, totals = np.zeros((3 * vectors, LANES), kind), np.zeros((3 * vectors, LANES))
     level_row, bar_row, reset_row, r_row, u_row = (
         np.zeros((vectors, LANES), kind),
         np.zeros((vectors, LANES), kind),
@@ -287,6 +287,7 @@ def adjoint(
         lags[:] = 0.0
         weighed_long[:] = 0.0
         lags_long[:] = 0.0
+        sums[:] = 0.0
         totals[:] = 0.0
         zero = fill(0.0, load(u_row, 0, 0))
         part, flows = fill(share, zero), fill(through, zero)
@@ -322,9 +323,9 @@ def adjoint(
                 )
                 d_r = drives(d_tile, row, kernel, group, found, x_tile, r)
                 store(u_row, g, 0, u)
-                accumulate(totals, 3 * g, d_r)
-                accumulate(totals, 3 * g + 1, d_th)
-                accumulate(totals, 3 * g + 2, mul(fill(sign, zero), d_vr))
+                accumulate(sums, 3 * g, d_r)
+                accumulate(sums, 3 * g + 1, d_th)
+                accumulate(sums, 3 * g + 2, mul(fill(sign, zero), d_vr))
                 if moves:
                     h = moments_ahead(changes)
                     weigh(weighed, fast, g * F, F, gone, group, changes, h[0])
@@ -333,9 +334,11 @@ def adjoint(
                 feed(fast, g * F, F, gone, group, found, total)
                 d = moments_left(found)
                 advance_slow(slow, g * S, losses, slow_rates, group, zero, wide(total), d)
-            if moves and (start // STRETCH % FLUSH == 0):
-                add_and_clear(weighed_long, weighed)
-                add_and_clear(lags_long, lags)
+            if start // STRETCH % FLUSH == 0:
+                add_and_clear(totals, sums)
+                if moves:
+                    add_and_clear(weighed_long, weighed)
+                    add_and_clear(lags_long, lags)
             scatter(d_current, d_tile, start, True, j, n, past)
             if wanted:
                 scatter(d_s, g_tile, start, True, j, n, past)
