@@ -65,7 +65,8 @@ from .stretch import (
     moments_ahead,
     moments_left,
     recall,
-    retrace,
+    retrace_hard,
+    retrace_soft,
     weigh,
 )
 from .threads import SMALL, arrays, blocks_in_threads
@@ -318,9 +319,15 @@ def adjoint(
                 loss = sub(zero, a1), sub(zero, a2), sub(zero, a3), sub(zero, a4)
                 at_start = (a0, a1, a2, a3)
                 recall(reach, d_tile, row, weights, group, fast, g * F, F, zero, at_start, loss)
-                total, d_th, d_vr, u = retrace(
-                    reach, tiles, row, changes, found, kernel, group, part, shift, flows, r, load(u_row, g, 0)
-                )
+                u = load(u_row, g, 0)
+                if share != 0.0:
+                    total, d_th, d_vr, u = retrace_hard(
+                        reach, tiles, row, changes, found, kernel, group, part, shift, flows, r, u
+                    )
+                else:
+                    total, d_th, d_vr, u = retrace_soft(
+                        reach, tiles, row, changes, found, kernel, group, part, shift, flows, r, u
+                    )
                 d_r = drives(d_tile, row, kernel, group, found, x_tile, r)
                 store(u_row, g, 0, u)
                 accumulate(sums, 3 * g, d_r)

@@ -251,10 +251,7 @@ fire_noisily = _firing(_noisily, "Spike where :math:`slope (v - level) + noise` 
 fire_softly = _firing(_softly, "Give the logistic function of :math:`slope (v - level) + noise`")
 
 
-@intrinsic
-def retrace(
-    typing, reach, tiles, row, changes, found, kernel, group, share, shift, through, resistance, u_next
-):
+def _retrace(hard):
     r"""Find the gradient in the potential in a stretch, step i being the i-th from its end.
 
     With :math:`q_i = \text{share} \, v_i + \text{shift}` what a reset adds if there is a spike,
@@ -264,6 +261,9 @@ def retrace(
         \delta_i = p_i g_i + \text{share} \, s_i b_i + o_i, \qquad h_i = q_i s_i + u_i - u_{i-1}
 
     Args:
+        hard: whether share may be other than 0.
+
+    Args of the operation:
         typing: of Numba.
         reach: y from `recall`, from row 0.
         tiles: currents, and, for the next five, in the same rows: derivative p, spikes s, gradient g in the
@@ -283,43 +283,56 @@ def retrace(
         The sums of :math:`\delta`, of -p g, of b s, and the last drive.
     """
 
-    def generate(context, builder, signature, args):
-        kind, zero = signature.args[0], ir.Constant(ir.IntType(64), 0)
-        count = len(signature.args[1])
-        b_start, h_start, d_start = (_start(context, builder, kind, args[n], zero) for n in (0, 3, 4))
-        starts = [
-            _start(context, builder, kind, tile, args[2])
-            for tile in cgutils.unpack_tuple(builder, args[1], count)
-        ]
-        coefficients = Coefficients(context, builder, signature.args[5], *args[5:7])
-        share, shift, through, resistance, u_next = args[7:]
-        nothing = constant(share, 0)
-        values, total, d_threshold, d_reset = [], nothing, nothing, nothing
-        for i in STEPS:
-            x, p, s, g, v, o = (read(builder, kind, start, i) for start in starts)
-            gap = product(builder, share, v, shift)
-            fixed = product(builder, p, g, o)
-            open_ = builder.fmul(through, gap, flags=FLAGS)
-            factor = product(builder, p, open_, builder.fmul(share, s, flags=FLAGS))
-            b = read(builder, kind, b_start, i)
-            for m, value in enumerate(values):  # the latest last: all others are known by then
-                b = product(builder, coefficients[i - m], value, b)
-            values.append(product(builder, factor, b, fixed))
-            write(builder, kind, values[-1], d_start, i + 1)
-            total = builder.fadd(total, values[-1], flags=FLAGS)
-            g = product(builder, open_, b, g)
-            write(builder, kind, g, starts[3], i)
-            d_threshold = shortfall(builder, p, g, d_threshold)
-            d_reset = product(builder, b, s, d_reset)
-            u = builder.fmul(resistance, x, flags=FLAGS)
-            write(builder, kind, product(builder, gap, s, builder.fsub(u, u_next, flags=FLAGS)), h_start, i)
-            u_next = u
-        sums = [total, d_threshold, d_reset, u_next]
-        return context.make_tuple(builder, signature.return_type, sums)
+    @intrinsic
+    def operation(
+        typing, reach, tiles, row, changes, found, kernel, group, share, shift, through, resistance, u_next
+    ):
+        def generate(context, builder, signature, args):
+            kind, zero = signature.args[0], ir.Constant(ir.IntType(64), 0)
+            count = len(signature.args[1])
+            b_start, h_start, d_start = (_start(context, builder, kind, args[n], zero) for n in (0, 3, 4))
+            starts = [
+                _start(context, builder, kind, tile, args[2])
+                for tile in cgutils.unpack_tuple(builder, args[1], count)
+            ]
+            coefficients = Coefficients(context, builder, signature.args[5], *args[5:7])
+            share, shift, through, resistance, u_next = args[7:]
+            nothing = constant(share, 0)
+            values, total, d_threshold, d_reset = [], nothing, nothing, nothing
+            for i in STEPS:
+                x, p, s, g, v, o = (read(builder, kind, start, i) for start in starts)
+                gap = product(builder, share, v, shift) if hard else shift
+                fixed = product(builder, p, g, o)
+                open_ = builder.fmul(through, gap, flags=FLAGS)
+                factor = builder.fmul(p, open_, flags=FLAGS)
+                if hard:
+                    factor = builder.fadd(factor, builder.fmul(share, s, flags=FLAGS), flags=FLAGS)
+                b = read(builder, kind, b_start, i)
+                for m, value in enumerate(values):  # the latest last: all others are known by then
+                    b = product(builder, coefficients[i - m], value, b)
+                values.append(product(builder, factor, b, fixed))
+                write(builder, kind, values[-1], d_start, i + 1)
+                total = builder.fadd(total, values[-1], flags=FLAGS)
+                g = product(builder, open_, b, g)
+                write(builder, kind, g, starts[3], i)
+                d_threshold = shortfall(builder, p, g, d_threshold)
+                d_reset = product(builder, b, s, d_reset)
+                u = builder.fmul(resistance, x, flags=FLAGS)
+                write(
+                    builder, kind, product(builder, gap, s, builder.fsub(u, u_next, flags=FLAGS)), h_start, i
+                )
+                u_next = u
+            sums = [total, d_threshold, d_reset, u_next]
+            return context.make_tuple(builder, signature.return_type, sums)
 
-    index, vector = types.intp, Vector(reach.dtype)
-    kinds = reach, tiles, index, changes, found, kernel, index, *[vector] * 5
-    return types.UniTuple(vector, 4)(*kinds), generate
+        index, vector = types.intp, Vector(reach.dtype)
+        kinds = reach, tiles, index, changes, found, kernel, index, *[vector] * 5
+        return types.UniTuple(vector, 4)(*kinds), generate
+
+    return operation
+
+
+retrace_hard, retrace_soft = _retrace(hard=True), _retrace(hard=False)
 
 
 @intrinsic
