@@ -151,6 +151,7 @@ def test_accuracies() -> None:
     ],
 )
 def test_gradients_reach_a_network_through_its_surrogate(loss, targets: Tensor) -> None:
+    torch.manual_seed(4)  # some weights let no neuron spike, and then one of the losses is zero
     net = torch.nn.Sequential(torch.nn.Linear(6, C), fs.FractionalLIF(0.6, resistance=3.0))
     loss(net(torch.rand(T, B, 6)), targets).backward()
     assert bool((net[0].weight.grad != 0).any())
