@@ -24,7 +24,7 @@ def assert_one_line(error: str, said: str) -> None:
     """Check that what came to standard error is one line of the program's, which says ``said``."""
     assert said in error
     assert error.startswith("fracspike: ")
-    assert len(error.splitlines()) == 1
+    assert len(error.splitlines()) == error.count("\n") == 1
 
 
 def refusals(run: Callable[..., int], cases: Sequence[tuple[tuple[str, ...], str]]) -> Callable[..., None]:

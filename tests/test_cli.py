@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from command import call
+from command import call, refusals
 
 from fracspike import experiments
 from fracspike.experiments import Experiment, Row, report
@@ -68,8 +68,8 @@ def test_simulate_writes_trace_spikes_and_figure(monkeypatch: pytest.MonkeyPatch
     assert (folder / "trace.png").stat().st_size > 5000
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
+test_failure_is_one_line_and_a_status = refusals(
+    call,
     [
         (("reproduce", "nosuch"), "`experiment` must be one of"),
         (("reproduce", "teka2104"), "did you mean 'teka2014'?"),
@@ -93,19 +93,6 @@ def test_simulate_writes_trace_spikes_and_figure(monkeypatch: pytest.MonkeyPatch
         (("nosuch",), "No such command 'nosuch'"),
     ],
 )
-def test_failure_is_one_line_and_a_status(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    arguments: tuple[str, ...],
-    message: str,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert call(monkeypatch, *arguments) != 0
-    error = capsys.readouterr().err
-    assert error.startswith("fracspike: ")
-    assert error.count("\n") == 1
-    assert message in error
 
 
 def test_interruption_is_one_line(

@@ -15,7 +15,6 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from .lanes import OPTIONS, PART
 from .masks import give, take
 from .rates import LANES as TOGETHER
 from .stages import (
@@ -34,7 +33,7 @@ from .stages import (
     copy,
     fetch,
 )
-from .vectors import add, fill, fma, load, mul, store, sub, wide
+from .vectors import OPTIONS, PART, add, fill, fma, load, mul, store, sub, wide
 
 AT_ONCE = 4  # vectors of a product that are summed side by side, so that none waits for itself
 WIDE = AT_ONCE * TOGETHER

@@ -18,15 +18,15 @@ from torch.nn import functional
 from fracspike.solvers import checks
 from fracspike.solvers.modes import Grid
 
-from . import buffers
-from .ops import KINDS, RESETS, second_derivative, start_modes
+from . import buffers, kernels
+from .carry import Carry, Course
+from .ops import KINDS, RESETS, in_alpha_and_tau, second_derivative, start_modes
 from .rates import BLOCK, LANES, modes, pack, unpack
 from .sequence import Feedback, Neuron, flatten
 from .sequence import Sequence as Run
+from .stages import NEVER
 from .step import Step
 from .threads import arrays, blocks_in_threads
-
-NEVER = 3  # a kernel's step that spikes at no potential
 
 
 class Options(NamedTuple):
@@ -71,10 +71,8 @@ class Flat(NamedTuple):
     matrix: Tensor
     last: Tensor
 
-    def carry(self, *, back: bool = False) -> Any:
+    def carry(self, *, back: bool = False) -> Carry:
         """Return what the kernels take; with ``back``, what the adjoint does."""
-        from .carry import Carry
-
         matrix = self.matrix if back else self.matrix.t()
         wide = functional.pad(matrix.detach(), (0, -matrix.shape[1] % LANES))
         names = ("lift", "stay", "pull", "a", "w", "own")
@@ -95,10 +93,8 @@ class Made(NamedTuple):
     current: Tensor
 
     @property
-    def course(self) -> Any:
+    def course(self) -> Course:
         """What the kernels take."""
-        from .carry import Course
-
         return Course(*arrays(self.x, self.a, self.w, self.current))
 
 
@@ -125,9 +121,9 @@ def run(
         reset=RESETS[neuron.reset], restart=neuron.restart, period=neuron.period, detach=neuron.detach,
         width=shape[-1] if feedback.dense else BLOCK, want_v=traces,
     )  # fmt: skip
-    shift = flat.current.new_empty((0, size)) if step.shift is None else step.shift.reshape(-1, size)
     with torch.no_grad():
-        made = run_forward(Flat(*(part.detach() for part in flat)), shift, hold.reshape(size), options)
+        bare, shift = Flat(*(part.detach() for part in flat)), step.flat_shift(flat.current)
+        made = run_forward(bare, shift, hold.reshape(size), options)
     fired = made.s.reshape(current.shape)
     tires = len(made.x) > 0
     over = (made.x if tires else made.before).reshape(current.shape)
@@ -184,8 +180,6 @@ def run_forward(flat: Flat, noise: Tensor, hold: Tensor, options: Options) -> Ma
     Raises:
         ValueError: if the current is not finite.
     """
-    from . import kernels
-
     current = flat.current
     checks.all_finite("current", current.reshape(-1, *options.shape))
     decay, weight, _ = _modes(flat, options, tangents=False)
@@ -266,9 +260,6 @@ def run_adjoint(
     flat: Flat,
 ) -> tuple[Tensor, ...]:
     """Run the kernel; see `Adjoint`."""
-    from . import kernels
-    from .carry import Course
-
     decay, weight, tangent = _modes(flat, options, tangents=wants[0])
     start = start_modes(flat.z, flat.v, len(weight))
     current = made.current if len(flat.last) else flat.current
@@ -294,8 +285,7 @@ def run_adjoint(
     )  # fmt: skip
     d_alpha, d_tau = torch.zeros_like(flat.alpha), torch.zeros_like(flat.tau)
     if wants[0]:
-        d_alpha = rows[4].reshape(options.shape).sum_to_size(flat.alpha.shape)
-        d_tau = (rows[5].reshape(options.shape) / flat.tau).sum_to_size(flat.tau.shape)
+        d_alpha, d_tau = in_alpha_and_tau(rows[4:], flat.alpha, flat.tau, options.shape)
     if not len(flat.z):  # every mode began at the potential
         d_v = d_v + d_start.sum(0)
     none = rows.new_empty(0)

@@ -21,10 +21,24 @@ from numba import njit
 
 from . import stages
 from .carry import arrive, begin, echo, listen, trace_back
-from .lanes import OPTIONS, advance, at_once, columns, end, expect_rows, read, retreat, spread, times
+from .lanes import advance, at_once, columns, end, expect_rows, read, retreat, spread, times
 from .rates import LANES as TOGETHER
+from .vectors import OPTIONS
 
 AHEAD = 4  # steps by which sequences are asked for before they are read: their rows are far apart in memory
+
+
+@njit(**OPTIONS)
+def set_up(j, n, decay, weight, resistance, v_reset, carry, d, w, seen, lines):
+    """Write what the ``n`` neurons of a block from ``j`` on are, for both directions."""
+    here = slice(j, j + n)
+    spread(j, n, decay, d)
+    spread(j, n, weight, w)
+    times(seen, w, d)
+    at_once(d, w, lines[stages.FRESH])
+    begin(carry, here, lines)
+    stages.copy(resistance[here], lines[stages.R, :n])
+    stages.copy(v_reset[here], lines[stages.FALL, :n])
 
 
 @njit(**OPTIONS)
@@ -73,11 +87,7 @@ def forward(
         j = block * width
         n = min(width, M - j)
         here = slice(j, j + n)
-        spread(j, n, decay, d)
-        spread(j, n, weight, w)
-        times(seen, w, d)
-        at_once(d, w, lines[stages.FRESH])
-        begin(carry, here, lines)
+        set_up(j, n, decay, weight, resistance, v_reset, carry, d, w, seen, lines)
         left, u, v, spike, after = (
             left_all[:n],
             rows[stages.U, :n],
@@ -85,8 +95,6 @@ def forward(
             lines[stages.SPIKE, :n],
             lines[stages.AFTER, :n],
         )
-        stages.copy(resistance[here], lines[stages.R, :n])
-        stages.copy(v_reset[here], lines[stages.FALL, :n])
         stages.copy(threshold[here], lines[stages.LEVEL, :n])
         stages.copy(v_in[here], after)
         stages.copy(hold_in[here], left)
@@ -164,18 +172,12 @@ def adjoint(
         j = block * width
         n = min(width, M - j)
         here = slice(j, j + n)
-        spread(j, n, decay, d)
-        spread(j, n, weight, w)
-        times(seen, w, d)
-        times(twice, seen, d)
         for part in (q, tail, moved, rows, lines):
             part[:] = 0.0
         back[:] = 0.0
         rows[stages.KEEP] = 1.0
-        at_once(d, w, lines[stages.FRESH])
-        begin(carry, here, lines)
-        stages.copy(resistance[here], lines[stages.R, :n])
-        stages.copy(v_reset[here], lines[stages.FALL, :n])
+        set_up(j, n, decay, weight, resistance, v_reset, carry, d, w, seen, lines)
+        times(twice, seen, d)
         v, u, spike, at_s, y = (
             lines[stages.V, :n],
             lines[stages.DRIVE, :n],

@@ -5,16 +5,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import njit
 
 from .rates import LANES as TOGETHER
-from .vectors import add, expect, fill, fma, load, mul, store, sub
-
-OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
-PART: dict[str, Any] = OPTIONS | {"forceinline": True}
+from .vectors import OPTIONS, PART, add, expect, fill, fma, load, mul, store, sub
 
 
 @njit(**OPTIONS)

@@ -315,11 +315,18 @@ def run_adjoint(
         )
     d_alpha, d_tau = torch.empty_like(alpha), torch.empty_like(tau)
     if move:
-        d_alpha = d_along[0].reshape(shape).sum_to_size(alpha.shape)
-        d_tau = (d_along[1].reshape(shape) / tau).sum_to_size(tau.shape)
+        d_alpha, d_tau = in_alpha_and_tau(d_along, alpha, tau, shape)
     if not len(z):  # every mode began at the potential
         d_v += d_start.sum(0)
     return d_current, d_resistance, d_alpha, d_tau, d_threshold, d_v_reset, d_start[: len(z)], d_v, d_s
+
+
+def in_alpha_and_tau(
+    along: Tensor, alpha: Tensor, tau: Tensor, shape: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients in alpha and tau from those along their tangents, see `modes`, ``(2, M)``."""
+    in_alpha, in_log = along.reshape(2, *shape).unbind(0)
+    return in_alpha.sum_to_size(alpha.shape), (in_log / tau).sum_to_size(tau.shape)
 
 
 def _like_adjoint(

@@ -5,15 +5,29 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from numba import njit
 
 from .rates import LANES, STRETCH
-from .vectors import above, add, div, fill, fma, fnma, load, mul, narrow, pick, size, store, stream, sub, wide
+from .vectors import (
+    OPTIONS,
+    PART,
+    above,
+    add,
+    div,
+    fill,
+    fma,
+    fnma,
+    load,
+    mul,
+    narrow,
+    pick,
+    size,
+    store,
+    stream,
+    sub,
+    wide,
+)
 
-OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
-PART: dict[str, Any] = OPTIONS | {"forceinline": True}
 ROOM = STRETCH + 1  # rows of a tile for each vector: STRETCH would make them share places in the cache
 
 

@@ -36,7 +36,6 @@ from numba import njit
 from torch import Tensor
 
 from .parts import (
-    OPTIONS,
     ROOM,
     accumulate,
     add_and_clear,
@@ -70,7 +69,7 @@ from .stretch import (
     weigh,
 )
 from .threads import SMALL, arrays, blocks_in_threads
-from .vectors import LINE, add, expect, fill, fma, load, mul, store, sub, wide
+from .vectors import LINE, OPTIONS, add, expect, fill, fma, load, mul, store, sub, wide
 
 WIDTH = 512  # neurons whose steps are copied together: long rows, and all of it in the second-level cache
 PAST = 1 << 24  # bytes of a sequence from which on it is written past the cache, as nobody finds it there

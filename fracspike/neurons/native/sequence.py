@@ -135,7 +135,6 @@ def run(
     size = math.prod(shape)
     *parts, start, v = flatten(current, neuron, modes, v)
     flat, threshold = parts[0], parts[4]
-    shift = current.new_empty((0, size)) if step.shift is None else step.shift.reshape(-1, size)
     reset = ops.RESETS[neuron.reset]
     where = list(shape), neuron.dt, pack(grid), neuron.horizon, neuron.tol
     with torch.no_grad():
@@ -144,7 +143,7 @@ def run(
         if step.kind == "never":
             detached[4] = torch.full_like(threshold, math.inf)
         before, spikes, clamp, end, left = potential(
-            *detached, shift, start.detach(), v.detach(),
+            *detached, step.flat_shift(flat), start.detach(), v.detach(),
             hold.reshape(size).contiguous(), *where, ops.KINDS[step.kind], step.slope, reset,
             neuron.restart, neuron.period,
         )  # fmt: skip

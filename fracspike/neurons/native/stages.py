@@ -15,10 +15,9 @@ import math
 import numpy as np
 from numba import njit
 
-from .lanes import OPTIONS, PART
-from .masks import above_zero, at_least_zero, give, take
+from .masks import give, take
 from .rates import LANES as TOGETHER
-from .vectors import add, fill, fma, fnma, load, mul, narrow, store, sub, wide
+from .vectors import OPTIONS, PART, above, add, at_least, fill, fma, fnma, load, mul, narrow, store, sub, wide
 
 AT_LEAST, ABOVE, SOFT, NEVER = 0, 1, 2, 3  # the step: 1 from 0 on, 1 above 0, sigmoid, 0
 NONE, SUBTRACT, VALUE = 0, 1, 2  # the reset
@@ -98,7 +97,8 @@ def decide(kind, n, lines):
     elif kind != NEVER:
         for g in range(0, n, TOGETHER):
             x = load(lines, X, g)
-            store(lines, SPIKE, g, above_zero(x) if kind == ABOVE else at_least_zero(x))
+            zero = fill(0.0, x)
+            store(lines, SPIKE, g, above(x, zero) if kind == ABOVE else at_least(x, zero))
 
 
 @njit(**PART)

@@ -43,6 +43,12 @@ class Step:
     certain: bool
     form: tuple[float, ...] = ()
 
+    def flat_shift(self, current: Tensor) -> Tensor:
+        """Return the shift in the shape of a current ``(T, M)``; ``(0, M)`` if there is none."""
+        if self.shift is None:
+            return current.new_empty((0, current.shape[1]))
+        return self.shift.reshape(current.shape)
+
     def slopes(
         self, before: Tensor, threshold: Tensor, expected: Tensor, out: Tensor | None = None
     ) -> Tensor:

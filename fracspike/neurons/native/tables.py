@@ -7,8 +7,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from .parts import OPTIONS
 from .rates import MOMENTS, STRETCH
+from .vectors import OPTIONS
 
 
 @njit(**OPTIONS)

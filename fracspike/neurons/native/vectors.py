@@ -11,6 +11,7 @@ it needs.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from llvmlite import ir
 from numba import types
@@ -19,6 +20,8 @@ from numba.extending import intrinsic, models, register_model
 
 from .rates import LANES
 
+OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
+PART: dict[str, Any] = OPTIONS | {"forceinline": True}
 LINE = 64  # bytes that a cache moves at once
 FLAGS = ("contract", "nsz", "arcp")  # products may be fused with sums
 
@@ -266,22 +269,36 @@ def _exp(builder, x):
     return builder.fmul(series, scale)
 
 
-@intrinsic
-def above(typing, x, y):
-    """Return 1 where ``x > y``, else 0."""
+def _comparison(sign, text):
+    @intrinsic
+    def operation(typing, x, y):
+        def generate(context, builder, signature, args):
+            one, zero = constant(args[0], 1), constant(args[0], 0)
+            return builder.select(builder.fcmp_ordered(sign, *args), one, zero)
 
-    def generate(context, builder, signature, args):
-        one, zero = constant(args[0], 1), constant(args[0], 0)
-        return builder.select(builder.fcmp_ordered(">", *args), one, zero)
+        return x(x, x), generate
 
-    return x(x, x), generate
+    operation.__doc__ = text
+    return operation
+
+
+above = _comparison(">", "Return 1 where ``x > y``, else 0.")
+at_least = _comparison(">=", "Return 1 where ``x >= y``, else 0.")
+
+
+def call(builder, name, result, *arguments):
+    """Call an operation of LLVM by its full name."""
+    kind = ir.FunctionType(result, [value.type for value in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}"), arguments)
+
+
+def kind_of(vector):
+    """Return how LLVM names a type of vector in its operations."""
+    return f"v{LANES}f{32 if isinstance(vector.element, ir.FloatType) else 64}"
 
 
 def _of_llvm(builder, name, x):
-    bits = 32 if isinstance(x.type.element, ir.FloatType) else 64
-    kind = ir.FunctionType(x.type, [x.type])
-    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v{LANES}f{bits}")
-    return builder.call(function, [x])
+    return call(builder, f"{name}.{kind_of(x.type)}", x.type, x)
 
 
 @intrinsic
@@ -292,15 +309,10 @@ def expect(typing, array, row, column):
         pointer = builder.bitcast(
             place(context, builder, signature.args[0], *args), ir.IntType(8).as_pointer()
         )
-        word = ir.IntType(32)
-        function = cgutils.get_or_insert_function(
-            builder.module,
-            ir.FunctionType(ir.VoidType(), [pointer.type, word, word, word]),
-            "llvm.prefetch.p0",
-        )
+        options = [ir.IntType(32)(n) for n in (0, 2, 1)]
         for line in range(0, LANES * signature.args[0].dtype.bitwidth // 8, LINE):
             where = builder.gep(pointer, [ir.Constant(ir.IntType(64), line)])
-            builder.call(function, [where, *(word(n) for n in (0, 2, 1))])
+            call(builder, "prefetch.p0", ir.VoidType(), where, *options)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, types.intp), generate
