@@ -25,12 +25,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
 
 from .gradient import AdjointHistory, GraphHistory, History, refuse_second_derivatives
-from .implicit import Field, ImplicitStep, Root
+from .implicit import Field, ImplicitStep, Root, Roots, Slopes
 from .memory import Memory, Past
 from .methods.base import IncrementCoefficients
 from .trajectory import Room, gathered
+
+TOGETHER = 32  # implicit steps that are one node of the graph
 
 
 class DifferenceMarch(ABC):
@@ -122,23 +125,35 @@ class AdjointMarch(DifferenceMarch):
         self._tape = _Tape(begin, start.detach(), gain.detach(), count, past, order)
         self.last = _Begin.apply(start, gain, weights, self._tape)  # type: ignore[no-untyped-call]
         self._step, self._states = ImplicitStep(), [self.last]
+        self._slopes, self._open = Slopes(), list[tuple[Root, Tensor]]()
 
     def explicit(self, rate: Tensor) -> None:
         """See :class:`DifferenceMarch`."""
-        self._append(rate, None)
+        self.last = _Step.apply(rate, self.last, self._tape)  # type: ignore[no-untyped-call]
+        self._states.append(self.last)
 
     def implicit(self, field: Field) -> None:
         """See :class:`DifferenceMarch`."""
         tape = self._tape
-        root, rate = self._step.root(field, tape.known(), tape.gain, tape.last, Room(tape.next.data, None))
-        self._append(rate, root)
+        found = self._step.root(field, tape.known(), tape.gain, tape.last, Room(tape.next.data, None))
+        tape.arrive(found[0].at)
+        self._open.append(found)
+        if len(self._open) == TOGETHER:
+            self._close()
 
-    def _append(self, rate: Tensor, root: Root | None) -> None:
-        self.last = _Step.apply(rate, self.last, root, self._tape)  # type: ignore[no-untyped-call]
+    def _close(self) -> None:
+        """Make one node of the steps since the last."""
+        roots = [root for root, _ in self._open]
+        rates = torch.stack([rate for _, rate in self._open])
+        edge = get_gradient_edge(rates) if rates.requires_grad else None
+        self.last = _Steps.apply(rates, self.last, Roots(roots, edge), self._slopes, self._tape)  # type: ignore[no-untyped-call]
         self._states.append(self.last)
+        self._open.clear()
 
     def gathered(self) -> Tensor:
         """See :class:`DifferenceMarch`."""
+        if self._open:
+            self._close()
         self._tape.finish()
         return gathered(self._tape.buffer, self._states)
 
@@ -194,24 +209,33 @@ class _Tape:
         assert self._past is not None
         return self._past.weighted_sum().add_(self.last) if self.n or self._earlier else self.last
 
-    def step(self, rate: Tensor, root: Root | None) -> tuple[Tensor, int]:
-        """Make a step, to ``root`` if it is implicit; return the new state and its number."""
+    def step(self, rate: Tensor) -> Tensor:
+        """Make an explicit step; return the new state."""
+        y = torch.addcmul(self.known(), self.gain, rate, out=self.next)
+        self.arrive(y)
+        return y.data  # .data: a row has its own version, lest the next row should seem to change it
+
+    def arrive(self, y: Tensor) -> None:
+        """Take ``y``, which may lie in its place already, as the next state."""
         assert self._past is not None
-        y = self.next
-        if root is None:
-            torch.addcmul(self.known(), self.gain, rate, out=y)
-        elif root.at.data_ptr() != y.data_ptr():
-            y.copy_(root.at)
-        self._past.append(y, less=self.last)
+        place = self.next
+        if y.data_ptr() != place.data_ptr():
+            place.copy_(y)
+        self._past.append(place, less=self.last)
         self.n += 1
-        return y.data, self.n  # .data: a row has its own version, lest the next row should seem to change it
 
     def finish(self) -> None:
         """Let go of the past: no step will follow, and the backward pass has its own."""
         self._past = None
 
-    def pull_back(self, n: int, upstream: Tensor, root: Root | None) -> Tensor:
-        """Return the gradient in the rate of step ``n``; a pass goes through the steps latest first."""
+    def pull_back(self, n: int, upstream: Tensor, solve: Field | None = None) -> Tensor:
+        r"""Return :math:`\lambda` of step ``n``; a pass goes through the steps latest first.
+
+        Args:
+            n: of the step.
+            upstream: the gradient that reaches its state from elsewhere.
+            solve: what an implicit step makes of the gradient in its state; it may do so in place.
+        """
         this_pass = torch._C._current_graph_task_id()
         if this_pass != self._pass:
             self._pass, self._paired = this_pass, False
@@ -223,13 +247,13 @@ class _Tape:
             self._pair(self._rows[n], self._rows[n - 1])
         self._later.add_(upstream)
         known = torch.add(self._later, weighed, out=self._adjoint.room(upstream))
-        if root is not None:
-            known = root.pull_back(known)
+        if solve is not None:
+            known = solve(known)
             torch.sub(known, weighed, out=self._later)
         self._adjoint.append(known)
         if self._weights is not None:
             self._in_change.addcmul_(known, self._rows[n] - self._rows[n - 1])
-        return self.gain * known
+        return known
 
     def pull_back_start(self, upstream: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Return the gradients in the first state, the gain and the weights."""
@@ -267,18 +291,38 @@ class _Begin(torch.autograd.Function):
 
 
 class _Step(torch.autograd.Function):
-    """One step; the last state is an input only to fix the order of the backward pass."""
+    """An explicit step; the last state is an input only to fix the order of the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, rate: Tensor, last: Tensor, root: Root | None, tape: _Tape) -> Tensor:
-        ctx.root, ctx.tape = root, tape
-        y, ctx.n = tape.step(rate, root)
+    def forward(ctx: Any, rate: Tensor, last: Tensor, tape: _Tape) -> Tensor:
+        y = tape.step(rate)
+        ctx.tape, ctx.n = tape, tape.n
         return y
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivatives()
-        return ctx.tape.pull_back(ctx.n, upstream, ctx.root), None, None, None
+        return ctx.tape.gain * ctx.tape.pull_back(ctx.n, upstream), None, None
+
+
+class _Steps(torch.autograd.Function):
+    """Implicit steps that were made; ``(n, *)``."""
+
+    @staticmethod
+    def forward(ctx: Any, rates: Tensor, last: Tensor, roots: Roots, slopes: Slopes, tape: _Tape) -> Tensor:
+        ctx.roots, ctx.slopes, ctx.tape, ctx.n = roots, slopes, tape, tape.n
+        return tape.buffer.data[tape.n + 1 - len(rates) : tape.n + 1]
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_derivatives()
+        tape, roots, inverses = ctx.tape, ctx.roots.each, ctx.slopes.inverses(ctx.roots)
+        in_rates = torch.empty_like(upstream)
+        for i in reversed(range(len(roots))):
+            solve = roots[i].pull_back if inverses is None else partial(torch.Tensor.mul_, other=inverses[i])
+            known = tape.pull_back(ctx.n + 1 - len(roots) + i, upstream[i], solve)
+            torch.mul(tape.gain, known, out=in_rates[i])
+        return in_rates, None, None, None, None
 
 
 MARCHES: dict[type[History], type[DifferenceMarch]] = {AdjointHistory: AdjointMarch, GraphHistory: GraphMarch}

@@ -9,7 +9,8 @@ never through the iterations.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -26,6 +27,8 @@ NEWTON_STEPS = 30
 LARGEST_JACOBIAN = 2048  # states for which the whole Jacobian is still formed
 ROUNDING = 16  # a root is met when its residual is this many units of rounding ...
 CLOSE = 2  # ... or so few where it was only foreseen: such misses are alike from step to step, and add up
+SINGULAR = 1e-3  # entries of the diagonal of I - gJ that are smaller are not divided by
+SELDOM = 8  # what has failed is tried again once in so many times
 
 
 class ImplicitStep:
@@ -38,7 +41,6 @@ class ImplicitStep:
     def __init__(self) -> None:
         self._damping: Tensor | None = None
         self._forecast = _Forecast()
-        self._leaves = _Leaves()
 
     def solve(
         self, field: Field, base: Tensor, gain: Tensor, guess: Tensor, room: Room | None = None
@@ -69,32 +71,37 @@ class ImplicitStep:
         """Return the root, and the field there with its graph; the arguments have none."""
         if self._damping is None:
             self._damping = _damping(_diagonal(field, guess, gain))
-        mixing = _Mixing(self._damping)
-        met, y = False, None
+        mixing: _Mixing | None = None
         if (foreseen := self._forecast.rate()) is not None:
-            first = torch.addcmul(base, gain, foreseen)
+            first = torch.addcmul(base, gain, foreseen, out=None if room is None else room.y)
             at, rate = _evaluate(field, first, room)
             residual, size, met = _residual(base, torch.addcmul(base, gain, rate.detach()), first, CLOSE)
+            if met:
+                return self._met(at, rate, gain, foreseen=True)
             if math.isfinite(size):
-                y = mixing.next(first, residual)
-        right = met
-        if y is None:
+                mixing = _Mixing(self._damping)
+                y = mixing.next(first.clone(), residual)  # the room is needed again
+        if mixing is None:
+            mixing = _Mixing(self._damping)
             with torch.no_grad():  # the guess is rarely the root: no graph there, and no judgement
                 y = mixing.next(guess, torch.addcmul(base, gain, field(guess)).sub_(guess))
-        for iteration in range(0 if met else ITERATIONS):
+        for iteration in range(ITERATIONS):
             at, rate = _evaluate(field, y, room)
             residual, size, met = _residual(base, torch.addcmul(base, gain, rate.detach()), y)
             if met:
                 if iteration > 1:  # the slope has grown stale
                     self._damping = _damping(_diagonal(field, y, gain))
-                break
+                return self._met(at, rate, gain)
             if not math.isfinite(size):
                 break
             y = mixing.next(y, residual)
-        if not met:
-            at, rate = _newton(field, base, gain, guess)
-        self._forecast.learn(rate.detach(), right=right)
-        return Root(at, _edge(rate), gain, self._damping, self._leaves), rate
+        at, rate = _newton(field, base, gain, guess)
+        return self._met(at, rate, gain)
+
+    def _met(self, at: Tensor, rate: Tensor, gain: Tensor, *, foreseen: bool = False) -> tuple[Root, Tensor]:
+        self._forecast.learn(rate.detach(), right=foreseen)
+        assert self._damping is not None
+        return Root(at, _edge(rate), gain, self._damping), rate
 
 
 class _Forecast:
@@ -105,7 +112,6 @@ class _Forecast:
     """
 
     TERMS = 3
-    SELDOM = 8  # steps
 
     def __init__(self) -> None:
         self._rates: list[Tensor] = []
@@ -113,7 +119,7 @@ class _Forecast:
 
     def rate(self) -> Tensor | None:
         """Return the forecast; None if nothing good is to be expected."""
-        if len(self._rates) < self.TERMS or not (self._right or self._steps % self.SELDOM == 0):
+        if len(self._rates) < self.TERMS or not (self._right or self._steps % SELDOM == 0):
             return None
         third, second, first = self._rates
         return torch.add(third, first - second, alpha=3)
@@ -124,22 +130,6 @@ class _Forecast:
         self._right, self._steps = right, self._steps + 1
 
 
-class _Leaves:
-    """Forgets what the engine's own backward pass brings to roots: that part is done by ``Root``.
-
-    A root is passed by when the next one, of the step before, begins; a hook on each would cost more.
-    """
-
-    def __init__(self) -> None:
-        self._last: Tensor | None = None
-
-    def pass_by(self, at: Tensor) -> None:
-        """Begin with ``at``."""
-        if self._last is not None:
-            self._last.grad = None
-        self._last = at
-
-
 class Root(NamedTuple):
     """A root, and the graph of the field there, which is its Jacobian J.
 
@@ -148,22 +138,92 @@ class Root(NamedTuple):
         edge: where the graph ends; None if there is none.
         gain: what multiplies the field.
         damping: an approximate inverse of the diagonal of I - gain J.
-        leaves: all roots of a march.
     """
 
     at: Tensor
     edge: GradientEdge | None
     gain: Tensor
     damping: Tensor
-    leaves: _Leaves
 
     def pull_back(self, upstream: Tensor) -> Tensor:
         r"""Return the gradient in the known part, :math:`\mu` with :math:`(I - gJ)^T \mu` = upstream.
 
         That is itself an equation of the form y = base + g f(y).
         """
-        self.leaves.pass_by(self.at)
-        return _solve_transposed(_transposed(self.edge, self.at, self.gain), upstream, self.damping)
+        with _awake([self.at]):
+            return _solve_transposed(_transposed(self.edge, self.at, self.gain), upstream, self.damping)
+
+
+class Roots(NamedTuple):
+    """The roots of successive steps, whose Jacobians are looked at together.
+
+    Attributes:
+        each: the roots, oldest first.
+        edge: where the graph of all rates, stacked, ends; None if there is none.
+    """
+
+    each: Sequence[Root]
+    edge: GradientEdge | None
+
+    def products(self, direction: Tensor) -> Tensor:
+        """Return the product of ``direction`` with each Jacobian transposed, ``(n, *)``."""
+        at = [root.at for root in self.each]
+        if self.edge is None:
+            return torch.zeros_like(torch.stack(at))
+        with _awake(at):
+            upstream = direction.expand(len(at), *at[0].shape)
+            found = torch.autograd.grad(self.edge, at, upstream, retain_graph=True, allow_unused=True)
+        return torch.stack([torch.zeros_like(x) if f is None else f for f, x in zip(found, at, strict=True)])
+
+
+class Slopes:
+    r"""The diagonals of the Jacobians of many steps, found without a look at each.
+
+    A Jacobian J is diagonal if what it does to a vector r without any pattern is r times what it does to
+    ones. Then :math:`(I - gJ)^T \mu = u` is solved by a division, and no step waits for another's Jacobian.
+    """
+
+    def __init__(self) -> None:
+        self._probe: Tensor | None = None
+        self._last: Tensor | None = None
+        self._wait = 0
+
+    def inverses(self, roots: Roots) -> Tensor | None:
+        """Return the diagonal of the inverse of I - gJ of each step, ``(n, *)``; None if J is not diagonal."""
+        self._wait -= 1
+        if self._wait > 0:
+            return None
+        at, gain = roots.each[0].at, roots.each[0].gain
+        probe = self._pattern(at)
+        images = roots.products(gain * probe)
+        slopes = self._last
+        if slopes is None or not _alike(images, slopes * probe, CLOSE):
+            slopes = roots.products(gain.expand(at.shape))
+            if not _alike(images, slopes * probe, ROUNDING):
+                self._wait = SELDOM
+                return None
+            self._last = slopes[0]  # the nearest to the steps that are asked for next, which are earlier
+        inverse = 1 - slopes
+        if not _smallest(inverse) > SINGULAR:
+            return None
+        return inverse.reciprocal_().expand(len(roots.each), *at.shape)
+
+    def _pattern(self, like: Tensor) -> Tensor:
+        if self._probe is None:
+            generator = torch.Generator().manual_seed(0)
+            signs = torch.rand(like.shape, generator=generator).to(like) - 0.5
+            self._probe = signs + signs.sign() / 2
+        return self._probe
+
+
+@contextmanager
+def _awake(leaves: Sequence[Tensor]) -> Iterator[None]:
+    """Let ``leaves`` have gradients here, and afterwards forget what the engine's own pass brings to them."""
+    for leaf in leaves:
+        leaf.requires_grad_(True)
+    yield
+    for leaf in leaves:
+        leaf.requires_grad_(False)
 
 
 class _Root(torch.autograd.Function):
@@ -222,6 +282,17 @@ def _largest(x: Tensor) -> float:
     """Return the largest size of an entry, NaN if one is; ten times faster than the norm of that name."""
     least, most = torch.aminmax(x)
     return max(-float(least), float(most))
+
+
+def _smallest(x: Tensor) -> float:
+    """Return the smallest size of an entry, NaN if one is."""
+    return float(torch.aminmax(x.abs())[0])
+
+
+def _alike(x: Tensor, y: Tensor, units: int) -> bool:
+    """Return whether no entry of x differs from y by more than rounding of 1 + y."""
+    unit = units * torch.finfo(x.dtype).eps
+    return float(torch.aminmax((x - y).abs_().sub_(unit * y.abs()))[1]) <= unit
 
 
 def _transposed(rate: GradientEdge | None, at: Tensor, gain: Tensor) -> Field:
@@ -301,7 +372,7 @@ def _rows(product: Field, like: Tensor) -> Tensor:
 
 def _damping(slope: Tensor) -> Tensor:
     """Return what a residual is multiplied by in Newton's method with this diagonal."""
-    return 1 / torch.where((1 - slope).abs() < 1e-3, torch.ones_like(slope), 1 - slope)
+    return 1 / torch.where((1 - slope).abs() < SINGULAR, torch.ones_like(slope), 1 - slope)
 
 
 class _Mixing:

@@ -61,7 +61,10 @@ class Trajectory:
 
 
 def gathered(buffer: Tensor, states: list[Tensor]) -> Tensor:
-    """Return ``buffer``, ``(count, *)``, as a function of the ``states`` that lie in it."""
+    """Return ``buffer``, ``(count, *)``, as a function of the ``states`` that lie in it.
+
+    Each is one state, ``(*)``, or several in one, ``(n, *)``.
+    """
     result: Tensor = _Gathered.apply(buffer, *states)  # type: ignore[no-untyped-call]
     return result
 
@@ -86,9 +89,11 @@ class _Gathered(torch.autograd.Function):
     def forward(ctx: Any, buffer: Tensor, *states: Tensor) -> Tensor:
         result = buffer.data
         ctx.save_for_backward(result)
+        ctx.lengths = [len(x) if x.dim() == buffer.dim() else 0 for x in states]
         return result
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         _ = ctx.saved_tensors  # raises if the states, which steps have saved, were overwritten since
-        return (None, *upstream.unbind(0))
+        parts = upstream.split([n or 1 for n in ctx.lengths])
+        return None, *(part if n else part[0] for part, n in zip(parts, ctx.lengths, strict=True))

@@ -63,7 +63,7 @@ class BlockPast(Past):
         if weights.dim() == 1:
             columns = self._columns[n]
             total = torch.mv(columns, weights) if older is None else torch.addmv(older, columns, weights)
-            return total.reshape(self._state)
+            return total if len(self._state) == 1 else total.reshape(self._state)
         items = self._first[n].reshape(n, *self._state)
         total = (per_element(weights, items.dim()) * items).sum(0)
         return total if older is None else total + older.reshape(self._state)

@@ -11,6 +11,8 @@ from .base import Memory, Past, weigh
 from .blocks import BLOCK, BlockPast
 from .correlate import Pairs
 
+STRETCH = 128  # items in one matrix product: with more, the library that forms it copies them first
+
 
 @dataclass(frozen=True)
 class Full(Memory):
@@ -67,8 +69,11 @@ class KeptPast(BlockPast):
         """Return what ``items``, which end where a block begins, add to the sums of that block."""
         end, n = len(self._kernel) - 1, len(items)
         if self._kernel.dim() == 1:
-            rows = self._kernel[end + 1 - self._size - n : end].unfold(0, n, 1)  # the last sum first
-            return rows.flip(0) @ items
+            rows = self._kernel[end + 1 - self._size - n : end].unfold(0, n, 1).flip(0)  # of the first sum first
+            total = rows[:, :STRETCH] @ items[:STRETCH]
+            for start in range(STRETCH, n, STRETCH):
+                total.addmm_(rows[:, start : start + STRETCH], items[start : start + STRETCH])
+            return total
         items = items.reshape(n, *self._state)
         starts = range(end - n, end - n - self._size, -1)
         return torch.stack([weigh(self._kernel[i : i + n], items) for i in starts]).flatten(1)
