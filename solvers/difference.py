@@ -25,10 +25,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import get_gradient_edge
 
 from .gradient import AdjointHistory, GraphHistory, History, refuse_second_derivatives
-from .implicit import Field, ImplicitStep, Root, Roots, Slopes
+from .implicit import ImplicitStep
+from .jacobian import Field, Root, Roots, edge_of
 from .memory import Memory, Past
 from .methods.base import IncrementCoefficients
 from .trajectory import Room, gathered
@@ -125,7 +125,7 @@ class AdjointMarch(DifferenceMarch):
         self._tape = _Tape(begin, start.detach(), gain.detach(), count, past, order)
         self.last = _Begin.apply(start, gain, weights, self._tape)  # type: ignore[no-untyped-call]
         self._step, self._states = ImplicitStep(), [self.last]
-        self._slopes, self._open = Slopes(), list[tuple[Root, Tensor]]()
+        self._open = list[tuple[Root, Tensor]]()
 
     def explicit(self, rate: Tensor) -> None:
         """See :class:`DifferenceMarch`."""
@@ -136,8 +136,9 @@ class AdjointMarch(DifferenceMarch):
         """See :class:`DifferenceMarch`."""
         tape = self._tape
         found = self._step.root(field, tape.known(), tape.gain, tape.last, Room(tape.next.data, None))
-        tape.arrive(found[0].at)
-        self._open.append(found)
+        tape.arrive(found[0].at.detach())
+        if torch.is_grad_enabled():
+            self._open.append(found)
         if len(self._open) == TOGETHER:
             self._close()
 
@@ -145,8 +146,8 @@ class AdjointMarch(DifferenceMarch):
         """Make one node of the steps since the last."""
         roots = [root for root, _ in self._open]
         rates = torch.stack([rate for _, rate in self._open])
-        edge = get_gradient_edge(rates) if rates.requires_grad else None
-        self.last = _Steps.apply(rates, self.last, Roots(roots, edge), self._slopes, self._tape)  # type: ignore[no-untyped-call]
+        together = Roots(roots, edge_of(rates))
+        self.last = _Steps.apply(rates, self.last, together, self._tape)  # type: ignore[no-untyped-call]
         self._states.append(self.last)
         self._open.clear()
 
@@ -309,20 +310,21 @@ class _Steps(torch.autograd.Function):
     """Implicit steps that were made; ``(n, *)``."""
 
     @staticmethod
-    def forward(ctx: Any, rates: Tensor, last: Tensor, roots: Roots, slopes: Slopes, tape: _Tape) -> Tensor:
-        ctx.roots, ctx.slopes, ctx.tape, ctx.n = roots, slopes, tape, tape.n
+    def forward(ctx: Any, rates: Tensor, last: Tensor, roots: Roots, tape: _Tape) -> Tensor:
+        ctx.roots, ctx.tape, ctx.n = roots, tape, tape.n
         return tape.buffer.data[tape.n + 1 - len(rates) : tape.n + 1]
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivatives()
-        tape, roots, inverses = ctx.tape, ctx.roots.each, ctx.slopes.inverses(ctx.roots)
+        tape, roots = ctx.tape, ctx.roots.each
+        inverses = roots[0].hints.now().slopes.inverses(ctx.roots)
         in_rates = torch.empty_like(upstream)
         for i in reversed(range(len(roots))):
             solve = roots[i].pull_back if inverses is None else partial(torch.Tensor.mul_, other=inverses[i])
             known = tape.pull_back(ctx.n + 1 - len(roots) + i, upstream[i], solve)
             torch.mul(tape.gain, known, out=in_rates[i])
-        return in_rates, None, None, None, None
+        return in_rates, None, None, None
 
 
 MARCHES: dict[type[History], type[DifferenceMarch]] = {AdjointHistory: AdjointMarch, GraphHistory: GraphMarch}

@@ -95,5 +95,5 @@ class _Gathered(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         _ = ctx.saved_tensors  # raises if the states, which steps have saved, were overwritten since
-        parts = upstream.split([n or 1 for n in ctx.lengths])
+        parts = torch.split(upstream, [n or 1 for n in ctx.lengths])
         return None, *(part if n else part[0] for part, n in zip(parts, ctx.lengths, strict=True))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
 from fracspike.solvers import METHODS, fdeint
-from fracspike.solvers.implicit import LARGEST_JACOBIAN, ImplicitStep, Root
+from fracspike.solvers.implicit import ImplicitStep
+from fracspike.solvers.jacobian import LARGEST_JACOBIAN, Root, Roots
 
 F64 = torch.float64
 ALPHAS = (0.3, 0.5, 0.7, 0.9, 1.0)
@@ -144,13 +146,27 @@ def test_a_foreseen_root_outside_the_domain_is_not_the_end() -> None:
     torch.testing.assert_close(rate, torch.sqrt(y))
 
 
-def test_roots_keep_nothing_of_the_backward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    roots, pull_back = [], Root.pull_back
-    monkeypatch.setattr(Root, "pull_back", lambda self, u: (roots.append(self.at), pull_back(self, u))[1])
-    start = torch.ones(3, requires_grad=True)
-    fdeint(lambda t, y: -y, start, grid(1.0, 20, torch.float32), 0.6, method="l1").sum().backward()
-    assert len(roots) == 20
-    assert sum(root.grad is not None for root in roots) == 1
+@pytest.mark.parametrize("method", ["l1", "trapezoid"])
+@pytest.mark.parametrize("coupled", [False, True])
+def test_roots_keep_nothing_of_the_backward_pass(
+    monkeypatch: pytest.MonkeyPatch, method: str, coupled: bool
+) -> None:
+    roots = {}
+
+    def watched(method: Callable) -> Callable:
+        def call(self: Root | Roots, upstream: Tensor) -> Tensor:
+            roots.update((id(root.at), root.at) for root in getattr(self, "each", (self,)))
+            result: Tensor = method(self, upstream)
+            return result
+
+        return call
+
+    monkeypatch.setattr(Root, "pull_back", watched(Root.pull_back))
+    monkeypatch.setattr(Roots, "products", watched(Roots.products))
+    start, mix = torch.ones(3, requires_grad=True), torch.ones(3, 3) if coupled else torch.eye(3)
+    fdeint(lambda t, y: -y @ mix, start, grid(1.0, 40, torch.float32), 0.6, method=method).sum().backward()
+    assert len(roots) == 40
+    assert not any(root.grad is not None for root in roots.values())
 
 
 def test_failure_of_the_implicit_iteration_is_reported() -> None:

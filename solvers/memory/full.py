@@ -69,7 +69,7 @@ class KeptPast(BlockPast):
         """Return what ``items``, which end where a block begins, add to the sums of that block."""
         end, n = len(self._kernel) - 1, len(items)
         if self._kernel.dim() == 1:
-            rows = self._kernel[end + 1 - self._size - n : end].unfold(0, n, 1).flip(0)  # of the first sum first
+            rows = self._kernel[end + 1 - self._size - n : end].unfold(0, n, 1).flip(0)  # first sum first
             total = rows[:, :STRETCH] @ items[:STRETCH]
             for start in range(STRETCH, n, STRETCH):
                 total.addmm_(rows[:, start : start + STRETCH], items[start : start + STRETCH])

@@ -1,0 +1,236 @@
+r"""The derivative of a root of :math:`y = \text{base} + g\, f(y)`, by the implicit function theorem.
+
+With the Jacobian J of the field f at the root, the gradient :math:`\mu` in the base follows from the gradient
+u in the root by :math:`(I - gJ)^T \mu = u`. J is never formed: the graph of the field at the root gives
+its products. Where J is diagonal, as with neurons, two of them show all of it.
+
+Source: Bai, Kolter and Koltun (2019), NeurIPS, theorem 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from .iterate import CLOSE, ROUNDING, SELDOM, SINGULAR, Forecast, Guide, Mixing, alike, damping, largest, met
+from .trajectory import Room
+
+Field = Callable[[Tensor], Tensor]
+
+PRODUCTS = 5  # with a diagonal Jacobian, before mixing is tried
+MIXED = 30  # products, before the whole Jacobian is formed
+LARGEST_JACOBIAN = 2048  # states for which the whole Jacobian is still formed
+
+
+class Hints:
+    """What helps from one step of a backward pass to the next.
+
+    Attributes:
+        forecast: of the product with the Jacobian.
+        slopes: where Jacobians are diagonal.
+    """
+
+    def __init__(self) -> None:
+        self._pass = -1
+
+    def now(self) -> Hints:
+        """Return itself; in a new pass it has forgotten all, so that each gives the same."""
+        this_pass = torch._C._current_graph_task_id()
+        if this_pass != self._pass:
+            self._pass, self.forecast, self.slopes = this_pass, Forecast(), Slopes()
+        return self
+
+
+class Root(NamedTuple):
+    """A root, and the graph of the field there, which is its Jacobian J.
+
+    Attributes:
+        at: the root, where the graph begins.
+        edge: where the graph ends; None if there is none.
+        gain: what multiplies the field.
+        guide: of the way to it.
+        hints: from the steps after it in the same backward pass.
+    """
+
+    at: Tensor
+    edge: GradientEdge | None
+    gain: Tensor
+    guide: Guide
+    hints: Hints
+
+    def pull_back(self, upstream: Tensor) -> Tensor:
+        r"""Return the gradient in the known part, :math:`\mu` with :math:`(I - gJ)^T \mu` = upstream.
+
+        That is itself an equation of the form y = base + g f(y).
+        """
+        with _awake([self.at]):
+            product = transposed(self.edge, self.at, self.gain)
+            solution = _by_slopes(product, upstream, self.guide.damping) if self.guide.diagonal else None
+            if solution is None:
+                solution = _by_mixing(product, upstream, self.guide.damping, self.hints.now().forecast)
+            return _by_matrix(product, upstream) if solution is None else solution
+
+
+class Roots(NamedTuple):
+    """The roots of successive steps, whose Jacobians are looked at together.
+
+    Attributes:
+        each: the roots, oldest first.
+        edge: where the graph of all rates, stacked, ends; None if there is none.
+    """
+
+    each: Sequence[Root]
+    edge: GradientEdge | None
+
+    def products(self, direction: Tensor) -> Tensor:
+        """Return the product of ``direction`` with each Jacobian transposed, ``(n, *)``."""
+        at = [root.at for root in self.each]
+        if self.edge is None:
+            return torch.zeros_like(torch.stack(at))
+        with _awake(at):
+            upstream = direction.expand(len(at), *at[0].shape)
+            found = torch.autograd.grad(self.edge, at, upstream, retain_graph=True, allow_unused=True)
+        return torch.stack([torch.zeros_like(x) if f is None else f for f, x in zip(found, at, strict=True)])
+
+
+class Slopes:
+    r"""The diagonals of the Jacobians of many steps, found without a look at each.
+
+    J is diagonal if what it does to a vector r without any pattern is r times what it does to ones. Then
+    :math:`(I - gJ)^T \mu = u` is solved by a division, and no step waits for another's Jacobian.
+    """
+
+    def __init__(self) -> None:
+        self._probe: Tensor | None = None
+        self._last: Tensor | None = None
+        self._wait = 0
+
+    def inverses(self, roots: Roots) -> Tensor | None:
+        """Return the diagonals of the inverses of I - gJ, ``(n, *)``; None if these are not diagonal."""
+        self._wait -= 1
+        if self._wait > 0:
+            return None
+        at, gain = roots.each[0].at, roots.each[0].gain
+        probe = self._pattern(at)
+        images = roots.products(gain * probe)
+        slopes = self._last
+        if slopes is None or not alike(images, slopes * probe, CLOSE):
+            slopes = roots.products(gain.expand(at.shape))
+            if not alike(images, slopes * probe, ROUNDING):
+                self._wait = SELDOM
+                return None
+            self._last = slopes[0]  # the nearest to the steps that are asked for next, which are earlier
+        inverse = 1 - slopes
+        if not float(torch.aminmax(inverse.abs())[0]) > SINGULAR:
+            return None
+        return inverse.reciprocal_().expand(len(roots.each), *at.shape)
+
+    def _pattern(self, like: Tensor) -> Tensor:
+        if self._probe is None:
+            generator = torch.Generator().manual_seed(0)
+            signs = torch.rand(like.shape, generator=generator).to(like) - 0.5
+            self._probe = signs + signs.sign() / 2
+        return self._probe
+
+
+@contextmanager
+def _awake(leaves: Sequence[Tensor]) -> Iterator[None]:
+    """Let ``leaves`` have gradients; what the engine's own pass brings to them later is not kept."""
+    for leaf in leaves:
+        leaf.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for leaf in leaves:
+            leaf.requires_grad_(False)
+
+
+def evaluate(field: Field, y: Tensor, room: Room | None = None) -> tuple[Tensor, Tensor]:
+    """Return ``y`` as the start of a graph, and the field there; no graph where none is wanted."""
+    if not torch.is_grad_enabled():
+        return y, field(y)
+    at = (y if room is None else room.y.copy_(y)).detach().requires_grad_()
+    return at, field(at)
+
+
+def edge_of(rate: Tensor) -> GradientEdge | None:
+    """Return where the graph of ``rate`` ends; None if there is none."""
+    return get_gradient_edge(rate) if rate.requires_grad else None
+
+
+def transposed(rate: GradientEdge | None, at: Tensor, gain: Tensor) -> Field:
+    """Return ``mu -> (gain J)^T mu``."""
+
+    def product(mu: Tensor) -> Tensor:
+        if rate is None:
+            return torch.zeros_like(mu)
+        (found,) = torch.autograd.grad(rate, at, gain * mu, retain_graph=True, allow_unused=True)
+        result: Tensor = torch.zeros_like(mu) if found is None else found  # the field may not depend on y
+        return result
+
+    return product
+
+
+def look(field: Field, y: Tensor, gain: Tensor) -> Guide:
+    """Return what the slope at ``y`` says."""
+    with torch.enable_grad():
+        at, rate = evaluate(field, y)
+    product = transposed(edge_of(rate), at, gain)
+    sums = product(torch.ones_like(y))  # of columns
+    signs = torch.where(torch.arange(y.numel(), device=y.device) % 2 == 0, 1.0, -1.0).to(y).reshape(y.shape)
+    diagonal = torch.allclose(product(signs), signs * sums, rtol=1e-3, atol=1e-6)
+    return Guide(damping(sums) if diagonal else torch.ones_like(y), diagonal)
+
+
+def matrix(product: Field, like: Tensor) -> Tensor:
+    """Return the matrix whose rows are the products with the unit vectors: ``gain J``."""
+    size = like.numel()
+    if size > LARGEST_JACOBIAN:
+        raise RuntimeError(
+            f"the implicit step did not converge, and {size} states are too many for the whole Jacobian; "
+            "use a smaller time step or an explicit method"
+        )
+    units = torch.eye(size, dtype=like.dtype, device=like.device)
+    return torch.stack([product(unit.reshape(like.shape)).reshape(-1) for unit in units])
+
+
+def _by_slopes(product: Field, upstream: Tensor, inverse: Tensor) -> Tensor | None:
+    mu, before = inverse * upstream, math.inf
+    for _ in range(PRODUCTS):
+        residual = (product(mu) + upstream).sub_(mu)
+        size = largest(residual)
+        if met(size, upstream, mu, before=before):
+            return mu
+        if size > math.sqrt(torch.finfo(mu.dtype).eps) * largest(upstream):  # the slope has grown stale
+            inverse = damping(product(torch.ones_like(mu)))
+            mu = inverse * upstream
+        else:
+            mu, before = torch.addcmul(mu, inverse, residual), size
+    return None
+
+
+def _by_mixing(product: Field, upstream: Tensor, inverse: Tensor, forecast: Forecast) -> Tensor | None:
+    mixing, foreseen, before = Mixing(inverse), forecast.rate(), math.inf
+    mu = upstream if foreseen is None else upstream + foreseen
+    for step in range(MIXED):
+        image = product(mu)
+        residual = (image + upstream).sub_(mu)
+        size = largest(residual)
+        if met(size, upstream, mu, before=before):
+            forecast.learn(image, foreseen, right=foreseen is not None and step == 0)
+            return mu
+        mu, before = mixing.next(mu, residual), size
+    return None
+
+
+def _by_matrix(product: Field, upstream: Tensor) -> Tensor:
+    size = upstream.numel()
+    rows = matrix(product, upstream)
+    solution: Tensor = torch.linalg.solve(torch.eye(size).to(rows) - rows.T, upstream.reshape(size))
+    return solution.reshape(upstream.shape)
