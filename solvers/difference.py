@@ -28,12 +28,10 @@ from torch import Tensor
 
 from .gradient import AdjointHistory, GraphHistory, History, refuse_second_derivatives
 from .implicit import ImplicitStep
-from .jacobian import Field, Root, Roots, edge_of
+from .jacobian import TOGETHER, Field, Root, Roots
 from .memory import Memory, Past
 from .methods.base import IncrementCoefficients
-from .trajectory import Room, gathered
-
-TOGETHER = 32  # implicit steps that are one node of the graph
+from .trajectory import gathered
 
 
 class DifferenceMarch(ABC):
@@ -135,7 +133,7 @@ class AdjointMarch(DifferenceMarch):
     def implicit(self, field: Field) -> None:
         """See :class:`DifferenceMarch`."""
         tape = self._tape
-        found = self._step.root(field, tape.known(), tape.gain, tape.last, Room(tape.next.data, None))
+        found = self._step.root(field, tape.known(), tape.gain, tape.last, tape.next.data)
         tape.arrive(found[0].at.detach())
         if torch.is_grad_enabled():
             self._open.append(found)
@@ -144,10 +142,8 @@ class AdjointMarch(DifferenceMarch):
 
     def _close(self) -> None:
         """Make one node of the steps since the last."""
-        roots = [root for root, _ in self._open]
-        rates = torch.stack([rate for _, rate in self._open])
-        together = Roots(roots, edge_of(rates))
-        self.last = _Steps.apply(rates, self.last, together, self._tape)  # type: ignore[no-untyped-call]
+        rates, roots = Roots.gathered(self._open)
+        self.last = _Steps.apply(rates, self.last, roots, self._tape)  # type: ignore[no-untyped-call]
         self._states.append(self.last)
         self._open.clear()
 
@@ -317,11 +313,10 @@ class _Steps(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivatives()
-        tape, roots = ctx.tape, ctx.roots.each
-        inverses = roots[0].hints.now().slopes.inverses(ctx.roots)
+        tape, roots, slopes = ctx.tape, ctx.roots.each, ctx.roots.slopes()
         in_rates = torch.empty_like(upstream)
         for i in reversed(range(len(roots))):
-            solve = roots[i].pull_back if inverses is None else partial(torch.Tensor.mul_, other=inverses[i])
+            solve = roots[i].pull_back if slopes is None else partial(torch.Tensor.mul_, other=slopes[1][i])
             known = tape.pull_back(ctx.n + 1 - len(roots) + i, upstream[i], solve)
             torch.mul(tape.gain, known, out=in_rates[i])
         return in_rates, None, None, None

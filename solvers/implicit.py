@@ -16,7 +16,6 @@ from torch import Tensor
 
 from .iterate import CLOSE, ROUNDING, Forecast, Guide, Mixing, damping, largest, met
 from .jacobian import LARGEST_JACOBIAN, Field, Hints, Root, edge_of, evaluate, look, matrix, transposed
-from .trajectory import Room
 
 SLOPES = 5  # steps of Newton's method with the diagonal, before mixing is tried
 ITERATIONS = 30  # with mixing, before the whole Jacobian is formed
@@ -30,9 +29,7 @@ class ImplicitStep:
         self._guide: Guide | None = None
         self._forecast, self._hints = Forecast(), Hints()
 
-    def solve(
-        self, field: Field, base: Tensor, gain: Tensor, guess: Tensor, room: Room | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def solve(self, field: Field, base: Tensor, gain: Tensor, guess: Tensor) -> tuple[Tensor, Tensor]:
         """Return the ``y`` with ``y = base + gain * field(y)``, and the rate ``field(y)``.
 
         Both are differentiable in all that enters.
@@ -42,26 +39,25 @@ class ImplicitStep:
             base: known part, ``(*)``.
             gain: broadcastable to ``base``.
             guess: where to start, ``(*)``.
-            room: where both may be put.
 
         Raises:
             RuntimeError: if the iteration does not meet the root to rounding.
         """
-        root, rate = self.root(field, base.detach(), gain.detach(), guess.detach(), room)
+        root, rate = self.root(field, base.detach(), gain.detach(), guess.detach())
         if not torch.is_grad_enabled():
             return root.at, rate
-        y, rate = _Root.apply(base, gain, rate, root, room)  # type: ignore[no-untyped-call]
+        y, rate = _Root.apply(base, gain, rate, root)  # type: ignore[no-untyped-call]
         return y, rate
 
     def root(
-        self, field: Field, base: Tensor, gain: Tensor, guess: Tensor, room: Room | None
+        self, field: Field, base: Tensor, gain: Tensor, guess: Tensor, room: Tensor | None = None
     ) -> tuple[Root, Tensor]:
-        """Return the root, and the field there with its graph; the arguments have none."""
+        """Return the root, put into ``room``, and the field there with its graph; the arguments have none."""
         if self._guide is None:
             self._guide = look(field, guess, gain)
         equation, foreseen, found = _Equation(field, base, gain, room), self._forecast.rate(), None
         if foreseen is not None:
-            start = torch.addcmul(base, gain, foreseen, out=None if room is None else room.y)
+            start = torch.addcmul(base, gain, foreseen, out=room)
             found = self._descend(equation, start, slopes=self._guide.diagonal, units=CLOSE)
         right = found is not None and found.steps == 0
         if found is None and self._guide.diagonal:
@@ -113,7 +109,7 @@ class _Equation(NamedTuple):
     field: Field
     base: Tensor
     gain: Tensor
-    room: Room | None
+    room: Tensor | None
 
     def residual(self, y: Tensor, rate: Tensor) -> Tensor:
         return torch.addcmul(self.base, self.gain, rate.detach()).sub_(y)
@@ -146,10 +142,8 @@ class _Root(torch.autograd.Function):
     """The root, and the rate there, as functions of base, gain and the field's own parameters."""
 
     @staticmethod
-    def forward(
-        ctx: Any, base: Tensor, gain: Tensor, rate: Tensor, root: Root, room: Room | None
-    ) -> tuple[Tensor, Tensor]:
-        value = rate.data if room is None or room.rate is None else room.rate.copy_(rate)
+    def forward(ctx: Any, base: Tensor, gain: Tensor, rate: Tensor, root: Root) -> tuple[Tensor, Tensor]:
+        value = rate.data
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(gain, value if ctx.needs_input_grad[1] else None)
         ctx.root = root
@@ -167,8 +161,8 @@ class _Root(torch.autograd.Function):
             direct = in_rate / gain
             upstream = direct if upstream is None else upstream + direct
         if upstream is None:
-            return (None,) * 5
+            return (None,) * 4
         mu = ctx.root.pull_back(upstream)
         in_base = mu if in_rate is None else mu - direct
         in_gain = (in_base * rate).sum_to_size(gain.shape) if ctx.needs_input_grad[1] else None
-        return in_base, in_gain, gain * mu if ctx.needs_input_grad[2] else None, None, None
+        return in_base, in_gain, gain * mu if ctx.needs_input_grad[2] else None, None

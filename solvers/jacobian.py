@@ -19,12 +19,12 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from .iterate import CLOSE, ROUNDING, SELDOM, SINGULAR, Forecast, Guide, Mixing, alike, damping, largest, met
-from .trajectory import Room
 
 Field = Callable[[Tensor], Tensor]
 
 PRODUCTS = 5  # with a diagonal Jacobian, before mixing is tried
 MIXED = 30  # products, before the whole Jacobian is formed
+TOGETHER = 32  # steps of a march that are one node of the graph, and looked at together
 LARGEST_JACOBIAN = 2048  # states for which the whole Jacobian is still formed
 
 
@@ -69,12 +69,16 @@ class Root(NamedTuple):
 
         That is itself an equation of the form y = base + g f(y).
         """
+        inverse, diagonal = self.guide
+        solution = _by_slopes(self.product, upstream, inverse) if diagonal else None
+        if solution is None:
+            solution = _by_mixing(self.product, upstream, inverse, self.hints.now().forecast)
+        return _by_matrix(self.product, upstream) if solution is None else solution
+
+    def product(self, mu: Tensor) -> Tensor:
+        r"""Return :math:`(gJ)^T \mu`."""
         with _awake([self.at]):
-            product = transposed(self.edge, self.at, self.gain)
-            solution = _by_slopes(product, upstream, self.guide.damping) if self.guide.diagonal else None
-            if solution is None:
-                solution = _by_mixing(product, upstream, self.guide.damping, self.hints.now().forecast)
-            return _by_matrix(product, upstream) if solution is None else solution
+            return transposed(self.edge, self.at, self.gain)(mu)
 
 
 class Roots(NamedTuple):
@@ -87,6 +91,16 @@ class Roots(NamedTuple):
 
     each: Sequence[Root]
     edge: GradientEdge | None
+
+    @classmethod
+    def gathered(cls, found: Sequence[tuple[Root, Tensor]]) -> tuple[Tensor, Roots]:
+        """Return the rates, stacked, and the roots of some steps, oldest first."""
+        rates = torch.stack([rate for _, rate in found])
+        return rates, cls([root for root, _ in found], edge_of(rates))
+
+    def slopes(self) -> tuple[Tensor, Tensor] | None:
+        """See :meth:`Slopes.of`."""
+        return self.each[0].hints.now().slopes.of(self)
 
     def products(self, direction: Tensor) -> Tensor:
         """Return the product of ``direction`` with each Jacobian transposed, ``(n, *)``."""
@@ -111,8 +125,8 @@ class Slopes:
         self._last: Tensor | None = None
         self._wait = 0
 
-    def inverses(self, roots: Roots) -> Tensor | None:
-        """Return the diagonals of the inverses of I - gJ, ``(n, *)``; None if these are not diagonal."""
+    def of(self, roots: Roots) -> tuple[Tensor, Tensor] | None:
+        """Return the diagonals of gJ and of the inverse of I - gJ, ``(n, *)``; None if J is not diagonal."""
         self._wait -= 1
         if self._wait > 0:
             return None
@@ -129,7 +143,8 @@ class Slopes:
         inverse = 1 - slopes
         if not float(torch.aminmax(inverse.abs())[0]) > SINGULAR:
             return None
-        return inverse.reciprocal_().expand(len(roots.each), *at.shape)
+        shape = (len(roots.each), *at.shape)
+        return slopes.expand(shape), inverse.reciprocal_().expand(shape)
 
     def _pattern(self, like: Tensor) -> Tensor:
         if self._probe is None:
@@ -151,11 +166,11 @@ def _awake(leaves: Sequence[Tensor]) -> Iterator[None]:
             leaf.requires_grad_(False)
 
 
-def evaluate(field: Field, y: Tensor, room: Room | None = None) -> tuple[Tensor, Tensor]:
+def evaluate(field: Field, y: Tensor, room: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return ``y`` as the start of a graph, and the field there; no graph where none is wanted."""
     if not torch.is_grad_enabled():
         return y, field(y)
-    at = (y if room is None else room.y.copy_(y)).detach().requires_grad_()
+    at = (y if room is None else room.copy_(y)).detach().requires_grad_()
     return at, field(at)
 
 

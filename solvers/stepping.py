@@ -13,6 +13,8 @@ from .gradient import History
 from .implicit import ImplicitStep
 from .memory import Memory
 from .methods import IncrementMethod, Method, RateMethod
+from .methods.base import RateCoefficients
+from .quadrature import RateMarch
 from .trajectory import Trajectory
 
 Rhs = Callable[[Tensor, Tensor], Tensor]
@@ -78,12 +80,14 @@ class Solve:
         past = list(self.past) or [self.rhs(self.times[0], self.start)]
         count = len(past) + len(self.times)
         rule = method.coefficients(self.alphas[0], self.h, count)
+        if method.implicit and not self.gradient.twice:
+            return self._by_roots(rule, past)
         dtype = self.start.dtype
         history = self._history(rule.kernel, past)
         predictor = None if rule.predictor is None else self._history(rule.predictor, past)
         newest_weight = rule.kernel[0].to(dtype)
         extra = [None] * count if rule.start is None else list(rule.start.to(dtype).unbind(0))
-        step, states = ImplicitStep(), self._trajectory(newest_weight)
+        step, states = ImplicitStep(), Trajectory(self.start, len(self.times))
         for n in range(1, len(self.times)):
             base = self.initial + history.weighted_sum()
             start_weight = extra[len(past) - 1 + n]
@@ -91,7 +95,7 @@ class Solve:
                 base = base + start_weight * past[0]
             field = partial(self.rhs, self.times[n])
             if method.implicit:
-                y, rate = step.solve(field, base, newest_weight, states.last, states.room())
+                y, rate = step.solve(field, base, newest_weight, states.last)
             else:
                 y = base
                 if predictor is not None:
@@ -104,8 +108,13 @@ class Solve:
             self._report(n)
         return states.gathered(), history.items if self.keep else []
 
-    def _trajectory(self, gain: Tensor) -> Trajectory:
-        return Trajectory(self.start, len(self.times), gain, twice=self.gradient.twice)
+    def _by_roots(self, rule: RateCoefficients, past: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        count = len(self.times)
+        march = RateMarch(self.memory, rule, self.initial, self.start, count, past, keep=self.keep)
+        for n in range(1, count):
+            march.step(partial(self.rhs, self.times[n]))
+            self._report(n)
+        return march.gathered(), march.rates if self.keep else []
 
     def _history(self, kernel: Tensor, past: Sequence[Tensor]) -> History:
         return self.gradient(self.memory, kernel, self.start.dtype, past, keep=self.keep)

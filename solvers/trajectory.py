@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
-
-
-class Room(NamedTuple):
-    """Where a step may put what it finds, so that many small tensors do not break up the memory.
-
-    Attributes:
-        y: place of the new state.
-        rate: place of the right-hand side there; None if no gradient needs it.
-    """
-
-    y: Tensor
-    rate: Tensor | None
 
 
 class Trajectory:
@@ -26,14 +14,10 @@ class Trajectory:
     Args:
         start: the first state, ``(*)``.
         count: how many states there will be, the first included.
-        gain: what rates are multiplied by in a step.
-        twice: whether second derivatives are wanted: then rates stay where they are, with their graph.
     """
 
-    def __init__(self, start: Tensor, count: int, gain: Tensor, *, twice: bool) -> None:
+    def __init__(self, start: Tensor, count: int) -> None:
         self._buffer = start.new_empty((count, *start.shape)).detach()
-        wanted = torch.is_grad_enabled() and gain.requires_grad and not twice
-        self._rates = torch.empty_like(self._buffer) if wanted else None
         self._states: list[Tensor] = []
         self.append(start)
 
@@ -42,18 +26,11 @@ class Trajectory:
         """The newest state."""
         return self._states[-1]
 
-    def room(self) -> Room:
-        """Return the place of the next step."""
-        n = len(self._states)
-        # .data: a row has its own version, lest writing the next row should seem to change this one
-        return Room(self._buffer.data[n], None if self._rates is None else self._rates.data[n])
-
     def append(self, y: Tensor) -> None:
-        """Take ``y`` as the next state; it may lie in its place already."""
-        place = self.room().y
-        if y.data_ptr() != place.data_ptr():
-            y = _Placed.apply(y, place)  # type: ignore[no-untyped-call]
-        self._states.append(y)
+        """Take ``y`` as the next state."""
+        # .data: a row has its own version, lest writing the next row should seem to change this one
+        place = self._buffer.data[len(self._states)]
+        self._states.append(_Placed.apply(y, place))  # type: ignore[no-untyped-call]
 
     def gathered(self) -> Tensor:
         """Return all states, ``(count, *)``; none must be appended later."""

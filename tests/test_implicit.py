@@ -47,7 +47,9 @@ def solution(
     gradient: str = "adjoint",
 ) -> Tensor:
     t = torch.linspace(0, 1.5, steps + 1, dtype=start.dtype)
-    return fdeint(lambda t, y: field(t, y, k), start, t, alpha, method=method, memory=memory, gradient=gradient)
+    return fdeint(
+        lambda t, y: field(t, y, k), start, t, alpha, method=method, memory=memory, gradient=gradient
+    )
 
 
 def arguments(alpha: object = 0.6, dtype: torch.dtype = F64) -> list[Tensor]:
@@ -94,7 +96,7 @@ def test_single_precision_differs_by_rounding_alone(name: str, method: str) -> N
             torch.testing.assert_close(single.double(), double, rtol=0, atol=close)
 
 
-@pytest.mark.parametrize("method", ["l1", "gl"])
+@pytest.mark.parametrize("method", IMPLICIT)
 @pytest.mark.parametrize("name", DIAGONAL)
 def test_no_step_waits_for_another_where_the_jacobian_is_diagonal(
     monkeypatch: pytest.MonkeyPatch, name: str, method: str

@@ -1,0 +1,273 @@
+r"""The march of an implicit product integration, and its gradients.
+
+One step is :math:`y_n = y_0 + s_n f_0 + H_n + g f_n` with :math:`H_n = \sum_{m \ge 1} k_m f_{n-m}`,
+:math:`f_n = f(t_n, y_n)`. With :math:`u_n` the gradient that reaches a state from elsewhere,
+:math:`r_n = \sum_{m \ge 1} k_m \lambda_{n+m}` what later steps add to that in a rate, and the Jacobian J,
+
+.. math:: (I - g J)^T \lambda_n = u_n + J^T r_n
+
+is the gradient in the known part of a step, and :math:`r_n + g \lambda_n` that in its rate. The others are
+sums over the steps:
+
+.. math:: \frac{\partial L}{\partial k_m} = \sum_n \langle \lambda_n, f_{n-m} \rangle, \qquad
+    \frac{\partial L}{\partial g} = \sum_n \langle \lambda_n, f_n \rangle, \qquad
+    \frac{\partial L}{\partial s_n} = \langle \lambda_n, f_0 \rangle .
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .gradient import refuse_second_derivatives
+from .implicit import ImplicitStep
+from .jacobian import TOGETHER, Field, Root, Roots
+from .memory import Memory, Past
+from .memory.base import per_element, sum_to
+from .methods.base import RateCoefficients
+from .trajectory import gathered
+
+
+class RateMarch:
+    """The states of an implicit product integration, one step at a time; differentiated by an adjoint memory.
+
+    Args:
+        memory: the strategy.
+        rule: coefficients, float64.
+        initial: state where the memory begins, ``(*)``.
+        start: the first state, ``(*)``.
+        count: how many states there will be, the first included.
+        past: rates so far, that at the first state included, oldest first.
+        keep: whether the rates are wanted in the end.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        rule: RateCoefficients,
+        initial: Tensor,
+        start: Tensor,
+        count: int,
+        past: Sequence[Tensor],
+        *,
+        keep: bool,
+    ) -> None:
+        dtype = start.dtype
+        weights, gain = memory.weights(rule.kernel, dtype), rule.kernel[0].to(dtype)
+        extra = gain.new_zeros((0,))
+        if rule.start is not None:
+            extra = rule.start[len(past) : len(past) - 1 + count].to(dtype)
+        self._tape = _Tape(
+            begin=partial(memory.begin, weights.detach(), len(rule.kernel), dtype),
+            initial=initial.detach(),
+            start=start.detach(),
+            gain=gain.detach(),
+            extra=extra.detach() if len(extra) else None,
+            count=count,
+            past=[rate.detach() for rate in past],
+            wanted=torch.is_grad_enabled() and gain.requires_grad,
+            keep=keep,
+        )
+        self._last = _Begin.apply(initial, past[0], gain, weights, extra, self._tape)  # type: ignore[no-untyped-call]
+        self._step, self._states = ImplicitStep(), [start]
+        self._open = list[tuple[Root, Tensor]]()
+
+    def step(self, field: Field) -> None:
+        """Make a step with the right-hand side ``field`` at the new time."""
+        tape = self._tape
+        root, rate = self._step.root(field, tape.known(), tape.gain, tape.last, tape.next.data)
+        tape.arrive(root.at.detach(), rate.detach())
+        if torch.is_grad_enabled():
+            self._open.append((root, rate))
+        if len(self._open) == TOGETHER:
+            self._close()
+
+    def _close(self) -> None:
+        """Make one node of the steps since the last."""
+        rates, roots = Roots.gathered(self._open)
+        self._last = _Steps.apply(rates, self._last, roots, self._tape)  # type: ignore[no-untyped-call]
+        self._states.append(self._last)
+        self._open.clear()
+
+    def gathered(self) -> Tensor:
+        """Return all states, ``(count, *)``; no step follows."""
+        if self._open:
+            self._close()
+        self._tape.finish()
+        return gathered(self._tape.buffer, self._states)
+
+    @property
+    def rates(self) -> list[Tensor]:
+        """All rates, those from before included, if they were to be kept."""
+        return self._tape.rates()
+
+
+class _Tape:
+    """What the steps share, forward and backward; holds no tensor that has a graph."""
+
+    def __init__(
+        self,
+        begin: Callable[[], Past],
+        initial: Tensor,
+        start: Tensor,
+        gain: Tensor,
+        extra: Tensor | None,
+        count: int,
+        past: Sequence[Tensor],
+        *,
+        wanted: bool,
+        keep: bool,
+    ) -> None:
+        self.buffer = start.new_empty((count, *start.shape))
+        self._rows = self.buffer.unbind(0)
+        self._rows[0].copy_(start)
+        self.gain, self.n = gain, 0
+        self._begin, self._initial, self._extra, self._earlier = begin, initial, extra, list(past)
+        self._wanted = wanted
+        self._rates = start.new_empty((count - 1, *start.shape)) if wanted or keep else None
+        self._past: Past | None = begin()
+        for rate in past:
+            self._past.append(rate)
+        self._pass = -1
+
+    @property
+    def last(self) -> Tensor:
+        """The newest state."""
+        return self._rows[self.n]
+
+    @property
+    def next(self) -> Tensor:
+        """Where the next state goes."""
+        return self._rows[self.n + 1]
+
+    def known(self) -> Tensor:
+        """Return the known part of the next step."""
+        assert self._past is not None
+        known = self._past.weighted_sum().add_(self._initial)
+        return known if self._extra is None else known.addcmul_(self._extra[self.n], self._earlier[0])
+
+    def arrive(self, y: Tensor, rate: Tensor) -> None:
+        """Take ``y``, which may lie in its place already, as the next state, with ``rate`` there."""
+        assert self._past is not None
+        place = self.next
+        if y.data_ptr() != place.data_ptr():
+            place.copy_(y)
+        if self._rates is not None:
+            self._rates[self.n].copy_(rate)
+        self._past.append(rate)
+        self.n += 1
+
+    def finish(self) -> None:
+        """Let go of the past: no step will follow, and the backward pass has its own."""
+        self._past = None
+
+    def rates(self) -> list[Tensor]:
+        assert self._rates is not None
+        return [*self._earlier, *self._rates.unbind(0)]
+
+    def pull_back(self, first: int, upstream: Tensor, roots: Roots) -> Tensor:
+        """Return the gradients in the rates of the steps from ``first`` on; the latest block comes first."""
+        this_pass = torch._C._current_graph_task_id()
+        if this_pass != self._pass:
+            self._pass, self._adjoint, self._empty = this_pass, self._begin(), True
+            self._in_initial = torch.zeros_like(self._initial)
+            self._in_first, self._in_gain = torch.zeros_like(self._initial), torch.zeros_like(self.gain)
+            self._in_extra: list[Tensor] = []
+        in_rates, lambdas = torch.zeros_like(upstream), torch.empty_like(upstream)
+        solve = _solver(roots, upstream)
+        for i in reversed(range(len(upstream))):
+            later = in_rates[i]
+            if not self._empty:
+                later.copy_(self._adjoint.weighted_sum())
+                self._pair(None if self._rates is None else self._rates[first - 1 + i])
+            known = solve(i, later, self._adjoint.room(later))
+            lambdas[i].copy_(known)
+            self._adjoint.append(known)
+            self._empty = False
+        self._take_in(first, lambdas)
+        return in_rates.addcmul_(self.gain, lambdas)
+
+    def _pair(self, rate: Tensor | None) -> None:
+        if self._wanted:
+            assert rate is not None
+            self._adjoint.pair(rate)
+
+    def _take_in(self, first: int, lambdas: Tensor) -> None:
+        """Add what steps give for the gradients that are sums over all of them."""
+        self._in_initial += lambdas.sum(0)
+        steps = slice(first - 1, first - 1 + len(lambdas))
+        if self._extra is not None:
+            self._in_first += (per_element(self._extra[steps], lambdas.dim()) * lambdas).sum(0)
+        if self._wanted:
+            assert self._rates is not None
+            self._in_gain += (lambdas * self._rates[steps]).sum(0).sum_to_size(self.gain.shape)
+            if self._extra is not None:
+                self._in_extra.append(sum_to(lambdas * self._earlier[0], self._extra[steps].shape))
+
+    def pull_back_start(self) -> tuple[Tensor | None, ...]:
+        """Return the gradients in initial state, first rate, gain, weights and what is extra."""
+        for rate in reversed(self._earlier):
+            later = self._adjoint.weighted_sum()
+            self._pair(rate)
+            if rate is not self._earlier[0]:
+                self._adjoint.append(torch.zeros_like(rate))
+        sums: tuple[Tensor | None, ...] = (self._in_initial, self._in_first + later)
+        if self._wanted:
+            extra = torch.cat(self._in_extra[::-1]) if self._in_extra else None
+            sums = (*sums, self._in_gain, self._adjoint.paired(), extra)
+        else:
+            sums = (*sums, None, None, None)
+        del self._adjoint, self._in_initial, self._in_first, self._in_gain, self._in_extra
+        return sums
+
+
+def _solver(roots: Roots, upstream: Tensor) -> Callable[[int, Tensor, Tensor], Tensor]:
+    r"""Return what gives :math:`\lambda` of step ``i`` from :math:`r`, and where it may be put."""
+    gain, found = roots.each[0].gain, roots.slopes()
+    if found is None:
+
+        def one_by_one(i: int, later: Tensor, room: Tensor) -> Tensor:
+            root = roots.each[i]
+            return root.pull_back(upstream[i] + root.product(later / gain))
+
+        return one_by_one
+    slopes, inverses = found
+    direct, pull = inverses * upstream, inverses * slopes / gain
+
+    def by_division(i: int, later: Tensor, room: Tensor) -> Tensor:
+        return torch.addcmul(direct[i], pull[i], later, out=room)
+
+    return by_division
+
+
+class _Begin(torch.autograd.Function):
+    """What a march begins with, and in the backward pass the end: where all sums over its steps come out."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, initial: Tensor, first: Tensor, gain: Tensor, weights: Tensor, extra: Tensor, tape: _Tape
+    ) -> Tensor:
+        ctx.tape = tape
+        return initial.new_empty(())
+
+    @staticmethod
+    def backward(ctx: Any, _: Tensor) -> tuple[Tensor | None, ...]:
+        return *ctx.tape.pull_back_start(), None
+
+
+class _Steps(torch.autograd.Function):
+    """Steps that were made, ``(n, *)``; those before are an input only to fix the order backward."""
+
+    @staticmethod
+    def forward(ctx: Any, rates: Tensor, last: Tensor, roots: Roots, tape: _Tape) -> Tensor:
+        ctx.roots, ctx.tape, ctx.first = roots, tape, tape.n + 1 - len(rates)
+        return tape.buffer.data[ctx.first : tape.n + 1]
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_derivatives()
+        return ctx.tape.pull_back(ctx.first, upstream, ctx.roots), None, None, None
