@@ -1,14 +1,15 @@
 r"""The equation of an implicit step, :math:`y = \text{base} + g\, f(y)`.
 
 The root is found by Newton's method with the diagonal of the Jacobian, which is all of it for a right-hand
-side that acts on each element alone, as neurons do; else by Anderson mixing; if that fails, by Newton's
-method with the whole Jacobian. It is differentiated by the implicit function theorem, never through the
-iterations.
+side that acts on each element alone, as neurons do, and Anderson mixing of the steps, if there are several;
+if that fails, by Newton's method with the whole Jacobian. It is differentiated by the implicit function
+theorem, never through the iterations.
 """
 
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -17,8 +18,8 @@ from torch import Tensor
 from .iterate import CLOSE, ROUNDING, Forecast, Guide, Mixing, damping, largest, met
 from .jacobian import LARGEST_JACOBIAN, Field, Hints, Root, edge_of, evaluate, look, matrix, transposed
 
-SLOPES = 5  # steps of Newton's method with the diagonal, before mixing is tried
-ITERATIONS = 30  # with mixing, before the whole Jacobian is formed
+SLOPES = 5  # how often the diagonal is renewed
+ITERATIONS = 30  # before the whole Jacobian is formed
 NEWTON_STEPS = 30
 
 
@@ -57,30 +58,25 @@ class ImplicitStep:
             self._guide = look(field, guess, gain)
         equation, foreseen, found = _Equation(field, base, gain, room), self._forecast.rate(), None
         if foreseen is not None:
-            start = torch.addcmul(base, gain, foreseen, out=room)
-            found = self._descend(equation, start, slopes=self._guide.diagonal, units=CLOSE)
+            found = self._descend(equation, torch.addcmul(base, gain, foreseen, out=room), CLOSE)
         right = found is not None and found.steps == 0
-        if found is None and self._guide.diagonal:
-            found = self._descend(equation, guess, slopes=True)
         if found is None:
-            found = self._descend(equation, guess, slopes=False)
-            if found is not None and self._guide.diagonal:  # it did not do: is it all there is?
-                self._guide = look(field, found.at.detach(), gain)
+            found = self._descend(equation, guess)
         if found is None:
             found = equation.newton(guess)
+        if found.steps > SLOPES:  # the diagonal did not do: is it all there is?
+            self._guide = look(field, found.at.detach(), gain)
         self._forecast.learn(found.rate.detach(), foreseen, right=right)
         return Root(found.at, edge_of(found.rate), gain, self._guide, self._hints), found.rate
 
-    def _descend(self, equation: _Equation, y: Tensor, *, slopes: bool, units: int = 0) -> _Found | None:
-        """Iterate from ``y``: with the slope at each point or with mixing; None if that fails.
-
-        The start is a root if it is one within ``units`` of rounding.
-        """
+    def _descend(self, equation: _Equation, y: Tensor, units: int = 0) -> _Found | None:
+        """Iterate from ``y``, a root if it is one within ``units`` of rounding; None if that fails."""
         assert self._guide is not None
         mixing, graph, before = Mixing(self._guide.damping), torch.is_grad_enabled(), math.inf
-        for step in range(SLOPES if slopes else ITERATIONS):
+        for step in range(ITERATIONS):
             # without a graph there is no slope; where none is wanted later, that at the start will do
-            with torch.set_grad_enabled(graph or (slopes and step == 0 and not self._forecast.right)):
+            steep = not graph and self._guide.diagonal and step == 0 and not self._forecast.right
+            with torch.enable_grad() if steep else nullcontext():
                 at, rate = evaluate(equation.field, y, equation.room)
             residual = equation.residual(y, rate)
             size = largest(residual)
@@ -88,14 +84,11 @@ class ImplicitStep:
                 return _Found(at, rate, step) if graph else _Found(at.detach(), rate.detach(), step)
             if not math.isfinite(size):
                 return None
-            before = size
-            if not slopes:
-                y = mixing.next(y.clone() if step == 0 else y, residual)  # the room is needed again
-                continue
-            if rate.requires_grad:
-                slope = transposed(edge_of(rate), at, equation.gain)(torch.ones_like(y))
-                self._guide = Guide(damping(slope), diagonal=True)
-            y = torch.addcmul(y, self._guide.damping, residual)
+            if self._guide.diagonal and step < SLOPES and rate.requires_grad:
+                mixing.damping = damping(transposed(edge_of(rate), at, equation.gain)(torch.ones_like(y)))
+                self._guide = Guide(mixing.damping, diagonal=True)
+            # the start may lie in the room, which is needed again
+            y, before = mixing.next(y if step else y.clone(), residual), size
         return None
 
 

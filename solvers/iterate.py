@@ -64,11 +64,14 @@ class Guide(NamedTuple):
 class Mixing:
     """Newton's method with a given diagonal, and Anderson mixing over the last moves.
 
+    Attributes:
+        damping: what a residual is multiplied by.
+
     Source: Walker and Ni (2011), SIAM J. Numer. Anal. 49(4).
     """
 
     def __init__(self, damping: Tensor) -> None:
-        self._damping = damping
+        self.damping = damping
         self._points: list[Tensor] = []
         self._residuals: list[Tensor] = []
 
@@ -76,13 +79,13 @@ class Mixing:
         """Return where to go from ``y``; both are kept."""
         self._points.append(y)
         self._residuals.append(residual)
-        newest = torch.addcmul(y, self._damping, residual)
+        newest = torch.addcmul(y, self.damping, residual)
         return self._mixed(newest) if len(self._points) > 2 else newest
 
     def _mixed(self, newest: Tensor) -> Tensor:
         """Combine the last points so that the linearised move is smallest."""
         del self._points[:-MIXING], self._residuals[:-MIXING]
-        moves = self._damping * torch.stack(self._residuals)
+        moves = self.damping * torch.stack(self._residuals)
         changes = (moves[-1] - moves[:-1]).flatten(1).T
         earlier = zip(self._points[:-1], moves[:-1].unbind(0), strict=True)
         steps = torch.stack([newest - (point + move) for point, move in earlier])

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fracspike import surrogate
 from fracspike.solvers import METHODS, Exponentials, Full, Memory, fdeint
 from fracspike.solvers.jacobian import Root
 
@@ -137,6 +138,22 @@ def test_backward_passes_do_not_mix(name: str, method: str) -> None:
     again = [torch.autograd.grad(y[n].sum(), (start, alpha), retain_graph=True) for n in (70, 9)][::-1]
     for first, second in zip(alone, again, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("method", IMPLICIT)
+def test_a_slope_may_be_wrong(method: str) -> None:
+    """As that of a surrogate, away from its threshold: many evaluations, and the same solution."""
+    calls, spike = 0, surrogate.get("atan")
+
+    def rhs(t: Tensor, y: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return 1.5 - y - 40 * spike(y - 3)
+
+    t, start = torch.linspace(0, 1, 41, dtype=F64), torch.zeros(2, dtype=F64)
+    y = fdeint(rhs, start, t, 0.6, method=method)
+    torch.testing.assert_close(y, fdeint(lambda t, y: 1.5 - y, start, t, 0.6, method=method))
+    assert calls < 8 * 40
 
 
 def test_a_graph_is_made_only_where_it_is_wanted() -> None:
