@@ -282,20 +282,23 @@ class TestGradients:
         below = (3 * end(1.0) - 4 * end(1 - 1e-4) + end(1 - 2e-4)) / 2e-4
         assert slope.item() == pytest.approx(below.item(), rel=1e-5)
 
-    @pytest.mark.parametrize("memory", MEMORIES, ids=repr)
-    def test_forgetting_is_differentiated(self, memory: Memory) -> None:
+    @pytest.mark.parametrize("count", [80, 300])
+    @pytest.mark.parametrize("memory", [*MEMORIES, Window(200)], ids=repr)
+    def test_forgetting_is_differentiated(self, memory: Memory, count: int) -> None:
         """A memory that is erased for some states midway: adjoint against autograd."""
         where = torch.tensor([True, False, True])
 
         def run(history_type: type) -> list[Tensor]:
             alpha = torch.tensor(0.6, dtype=F64, requires_grad=True)
-            items = torch.randn(80, 3, dtype=F64, generator=torch.Generator().manual_seed(0)).requires_grad_()
-            history = history_type(memory, l1_weights(alpha, 82), F64)
+            items = torch.randn(
+                count, 3, dtype=F64, generator=torch.Generator().manual_seed(0)
+            ).requires_grad_()
+            history = history_type(memory, l1_weights(alpha, count + 2), F64)
             total = torch.zeros(3, dtype=F64)
             for n, item in enumerate(items):
                 history.append(item)
                 total = total + (n + 1) * history.weighted_sum() ** 2
-                if n in (8, 39, 63):  # in the first block, inside a later one, at the end of one
+                if n in (8, 39, 63, 200):  # in the first block, inside later ones, at the end of one
                     history.forget(where.roll(n))
             return list(torch.autograd.grad(total.sum(), (items, alpha)))
 

@@ -11,6 +11,7 @@ from .base import Memory, Past, weigh
 from .blocks import BLOCK, BlockPast
 from .correlate import Pairs
 
+AHEAD = 4  # blocks whose sums are formed at once: a wider product is faster
 STRETCH = 128  # items in one matrix product: with more, the library that forms it copies them first
 
 
@@ -40,11 +41,14 @@ class KeptPast(BlockPast):
         self._reach = max(len(weights) - 1, 1)  # an item that is older has no weight
         size = min(size, self._reach)
         super().__init__(weights[1:], size)
-        # lag 1 last; zeros where a whole block reaches beyond the kernel
-        self._kernel = torch.cat([weights.new_zeros(size, *weights.shape[1:]), weights[1:].flip(0)])
+        self._wide = size * (AHEAD if weights.dim() == 1 and self._reach > AHEAD * size else 1)
+        # lag 1 last; zeros where the sums that are formed at once reach beyond the kernel
+        self._kernel = torch.cat([weights.new_zeros(self._wide, *weights.shape[1:]), weights[1:].flip(0)])
         self._capacity = -(-count // size) * size
         self._buffer: Tensor | None = None
-        self._finished = 0  # items in older blocks
+        self._finished = 0  # items in older blocks,
+        self._fresh = 0  # of which so many are not yet in
+        self._sums: Tensor | None = None  # what older ones add to the sums ahead
         self._pairs = Pairs(weights.shape)
 
     @property
@@ -63,24 +67,37 @@ class KeptPast(BlockPast):
     def _finish(self, block: Tensor) -> Tensor:
         items = self._gather(block)
         self._finished = len(items)
-        return self._weighed(items[max(len(items) - self._reach, 0) :])
+        self._fresh += len(block)
+        if self._fresh == self._wide:
+            self._sums, self._fresh = self._weighed(items[max(len(items) - self._reach, 0) :], self._wide), 0
+            return self._sums[: self._size]
+        newest = items[len(items) - self._fresh :]
+        if self._sums is None:
+            return self._weighed(newest, self._size)
+        return self._weighed(newest, self._size, self._sums[self._fresh : self._fresh + self._size])
 
-    def _weighed(self, items: Tensor) -> Tensor:
-        """Return what ``items``, which end where a block begins, add to the sums of that block."""
+    def _weighed(self, items: Tensor, count: int, total: Tensor | None = None) -> Tensor:
+        """Return what ``items``, the newest, add to the next ``count`` sums, and to ``total``."""
         end, n = len(self._kernel) - 1, len(items)
         if self._kernel.dim() == 1:
-            rows = self._kernel[end + 1 - self._size - n : end].unfold(0, n, 1).flip(0)  # first sum first
-            total = rows[:, :STRETCH] @ items[:STRETCH]
-            for start in range(STRETCH, n, STRETCH):
-                total.addmm_(rows[:, start : start + STRETCH], items[start : start + STRETCH])
+            rows = self._kernel[end + 1 - count - n : end].unfold(0, n, 1).flip(0)  # first sum first
+            for start in range(0, n, STRETCH):
+                part, stretch = rows[:, start : start + STRETCH], items[start : start + STRETCH]
+                total = part @ stretch if total is None else total.addmm_(part, stretch)
+            assert total is not None
             return total
         items = items.reshape(n, *self._state)
-        starts = range(end - n, end - n - self._size, -1)
+        starts = range(end - n, end - n - count, -1)
         return torch.stack([weigh(self._kernel[i : i + n], items) for i in starts]).flatten(1)
 
     def _erase(self, where: Tensor) -> None:
         self._pairs.flush(self.items)
+        self._forget(where)
+
+    def _forget(self, where: Tensor) -> None:
         self.items.masked_fill_(where, 0.0)
+        if self._sums is not None:
+            self._sums.masked_fill_(where, 0.0)
 
     def pair(self, item: Tensor, less: Tensor | None = None) -> None:
         """See :class:`Past`."""

@@ -64,7 +64,7 @@ class _WindowPast(KeptPast):
     def _erase(self, where: Tensor) -> None:
         self._pairs.flush(self._gone)
         self._gone = [item.masked_fill(where, 0.0) for item in self._gone]
-        self.items.masked_fill_(where, 0.0)
+        self._forget(where)
 
     def pair(self, item: Tensor, less: Tensor | None = None) -> None:
         super().pair(item, less)
