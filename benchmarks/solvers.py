@@ -175,6 +175,9 @@ def kinds(spikede: str | None, torchfde: str | None) -> Iterator[Case]:
             for memory in reversed(MEMORIES):
                 case = {"library": "fracspike", "method": method, "memory": memory, "backward": backward}
                 yield {"name": f"{method} {memory}", **case}
+        for memory in ("Exponentials", "Full") if backward else ():
+            case = {"library": "fracspike", "method": "trapezoid", "memory": memory, "backward": True}
+            yield {"name": f"trapezoid {memory}", **case}
         if torchfde:
             case = {"library": "torchfde", "path": torchfde, "backward": backward}
             yield {"name": "torchfde l1", **case}
@@ -302,6 +305,7 @@ def draw(rows: list[Case], path: Path) -> None:
         "l1_explicit Blocked": ("C1", "o-"),
         "l1_explicit Exponentials": ("C3", "o-"),
         "l1 Exponentials": ("C3", "s:"),
+        "trapezoid Exponentials": ("C8", "d:"),
         "abm Full": ("C0", "^:"),
         "spikeDE l1": ("0.15", "x--"),
         "spikeDE l1, lean malloc": ("0.5", "+--"),
@@ -350,7 +354,7 @@ def write(rows: list[Case], found: list[tuple[str, float, str, bool]], about: Ca
 @click.option("--seconds", "cap", default=10.0, show_default=True, help="Time a case should stay within.")
 @click.option("--peer-seconds", default=60.0, show_default=True, help="The same for other libraries.")
 @click.option("--repeats", default=2, show_default=True)
-@click.option("--threads", default=1, show_default=True)
+@click.option("--threads", default=2, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Where solvers.json and .csv go.")
 @click.option("--figure", type=click.Path(path_type=Path), help="Where the figure goes.")
 @click.option("--case", hidden=True)
