@@ -12,8 +12,8 @@ With :math:`\lambda_n` the gradient in the known part of a step, and
     g \frac{\partial L}{\partial g} = \sum_n \langle \lambda_n, g f_n \rangle =
     \sum_n \langle \lambda_n, \Delta_n \rangle - \sum_m w_m \frac{\partial L}{\partial w_m} .
 
-So a whole step is one node of the graph, the memory that runs backward holds the :math:`\lambda_n`, and of
-the forward pass nothing is kept but the states.
+So a whole step is one node of the graph, or part of one; the memory that runs backward holds the
+:math:`\lambda_n`, and of the forward pass nothing is kept but the states.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from torch import Tensor
 
 from .gradient import AdjointHistory, GraphHistory, History, refuse_second_derivatives
 from .implicit import ImplicitStep
-from .jacobian import TOGETHER, Field, Root, Roots
+from .jacobian import Field, Roots
+from .march import ImplicitMarch, Tape
 from .memory import Memory, Past
 from .methods.base import IncrementCoefficients
-from .trajectory import gathered
 
 
 class DifferenceMarch(ABC):
@@ -105,7 +105,7 @@ class GraphMarch(DifferenceMarch):
         return torch.stack(self._states)
 
 
-class AdjointMarch(DifferenceMarch):
+class AdjointMarch(ImplicitMarch, DifferenceMarch):
     """Differentiated by an adjoint memory: stores states, and a graph of each step by itself."""
 
     def __init__(
@@ -119,44 +119,19 @@ class AdjointMarch(DifferenceMarch):
         dtype, kernel = start.dtype, -coefficients.kernel
         weights, gain = memory.weights(kernel, dtype), coefficients.gain.to(dtype)
         begin = partial(memory.begin, weights.detach(), len(kernel), dtype)
-        order = weights.detach() if torch.is_grad_enabled() and gain.requires_grad else None
-        self._tape = _Tape(begin, start.detach(), gain.detach(), count, past, order)
-        self.last = _Begin.apply(start, gain, weights, self._tape)  # type: ignore[no-untyped-call]
-        self._step, self._states = ImplicitStep(), [self.last]
-        self._open = list[tuple[Root, Tensor]]()
+        wanted = torch.is_grad_enabled() and gain.requires_grad
+        tape = _Tape(begin, start.detach(), gain.detach(), count, past, weights.detach() if wanted else None)
+        first = _Begin.apply(start, gain, weights, tape)  # type: ignore[no-untyped-call]
+        super().__init__(tape, first, first)
 
     def explicit(self, rate: Tensor) -> None:
         """See :class:`DifferenceMarch`."""
         self.last = _Step.apply(rate, self.last, self._tape)  # type: ignore[no-untyped-call]
         self._states.append(self.last)
 
-    def implicit(self, field: Field) -> None:
-        """See :class:`DifferenceMarch`."""
-        tape = self._tape
-        found = self._step.root(field, tape.known(), tape.gain, tape.last, tape.next.data)
-        tape.arrive(found[0].at.detach())
-        if torch.is_grad_enabled():
-            self._open.append(found)
-        if len(self._open) == TOGETHER:
-            self._close()
 
-    def _close(self) -> None:
-        """Make one node of the steps since the last."""
-        rates, roots = Roots.gathered(self._open)
-        self.last = _Steps.apply(rates, self.last, roots, self._tape)  # type: ignore[no-untyped-call]
-        self._states.append(self.last)
-        self._open.clear()
-
-    def gathered(self) -> Tensor:
-        """See :class:`DifferenceMarch`."""
-        if self._open:
-            self._close()
-        self._tape.finish()
-        return gathered(self._tape.buffer, self._states)
-
-
-class _Tape:
-    """What the steps share, forward and backward; holds no tensor that has a graph.
+class _Tape(Tape):
+    """See :class:`Tape`; it remembers increments.
 
     Args:
         begin: begins a past.
@@ -165,10 +140,6 @@ class _Tape:
         count: of the states.
         past: increments from before.
         weights: of the past, if the gradients in gain and weights are wanted.
-
-    Attributes:
-        buffer: all states, ``(count, *)``.
-        n: the number of steps made.
     """
 
     def __init__(
@@ -180,50 +151,33 @@ class _Tape:
         past: Sequence[Tensor],
         weights: Tensor | None,
     ) -> None:
-        self.buffer = start.new_empty((count, *start.shape))
-        self._rows = self.buffer.unbind(0)
-        self._rows[0].copy_(start)
-        self.gain, self.n = gain, 0
-        self._begin, self._earlier, self._weights = begin, list(past), weights
-        self._past: Past | None = begin()
-        for item in past:
-            self._past.append(item)
-        self._pass = -1
+        super().__init__(begin, start, gain, count, past)
+        self._weights = weights
         self._later = start.new_zeros(())  # of the backward pass: what later steps add to a gradient
 
-    @property
-    def last(self) -> Tensor:
-        """The newest state."""
-        return self._rows[self.n]
-
-    @property
-    def next(self) -> Tensor:
-        """Where the next state goes."""
-        return self._rows[self.n + 1]
-
     def known(self) -> Tensor:
-        """Return the known part of the next step."""
+        """See :class:`Tape`."""
         assert self._past is not None
         return self._past.weighted_sum().add_(self.last) if self.n or self._earlier else self.last
 
     def step(self, rate: Tensor) -> Tensor:
         """Make an explicit step; return the new state."""
         y = torch.addcmul(self.known(), self.gain, rate, out=self.next)
-        self.arrive(y)
+        self.arrive(y, rate)
         return y.data  # .data: a row has its own version, lest the next row should seem to change it
 
-    def arrive(self, y: Tensor) -> None:
-        """Take ``y``, which may lie in its place already, as the next state."""
-        assert self._past is not None
-        place = self.next
-        if y.data_ptr() != place.data_ptr():
-            place.copy_(y)
-        self._past.append(place, less=self.last)
-        self.n += 1
+    def _remember(self, past: Past, rate: Tensor) -> None:
+        past.append(self.next, less=self.last)
 
-    def finish(self) -> None:
-        """Let go of the past: no step will follow, and the backward pass has its own."""
-        self._past = None
+    def pull_back_roots(self, first: int, upstream: Tensor, roots: Roots) -> Tensor:
+        """See :class:`Tape`."""
+        slopes, in_rates = roots.slopes(), torch.empty_like(upstream)
+        for i in reversed(range(len(upstream))):
+            solve = (
+                roots.each[i].pull_back if slopes is None else partial(torch.Tensor.mul_, other=slopes[1][i])
+            )
+            torch.mul(self.gain, self.pull_back(first + i, upstream[i], solve), out=in_rates[i])
+        return in_rates
 
     def pull_back(self, n: int, upstream: Tensor, solve: Field | None = None) -> Tensor:
         r"""Return :math:`\lambda` of step ``n``; a pass goes through the steps latest first.
@@ -233,10 +187,8 @@ class _Tape:
             upstream: the gradient that reaches its state from elsewhere.
             solve: what an implicit step makes of the gradient in its state; it may do so in place.
         """
-        this_pass = torch._C._current_graph_task_id()
-        if this_pass != self._pass:
-            self._pass, self._paired = this_pass, False
-            self._adjoint = self._begin()
+        if self._begins():
+            self._adjoint, self._paired = self._begin(), False
             self._later, self._in_change = torch.zeros_like(upstream), torch.zeros_like(upstream)
             weighed: Tensor | float = 0.0
         else:
@@ -300,26 +252,6 @@ class _Step(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivatives()
         return ctx.tape.gain * ctx.tape.pull_back(ctx.n, upstream), None, None
-
-
-class _Steps(torch.autograd.Function):
-    """Implicit steps that were made; ``(n, *)``."""
-
-    @staticmethod
-    def forward(ctx: Any, rates: Tensor, last: Tensor, roots: Roots, tape: _Tape) -> Tensor:
-        ctx.roots, ctx.tape, ctx.n = roots, tape, tape.n
-        return tape.buffer.data[tape.n + 1 - len(rates) : tape.n + 1]
-
-    @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        refuse_second_derivatives()
-        tape, roots, slopes = ctx.tape, ctx.roots.each, ctx.roots.slopes()
-        in_rates = torch.empty_like(upstream)
-        for i in reversed(range(len(roots))):
-            solve = roots[i].pull_back if slopes is None else partial(torch.Tensor.mul_, other=slopes[1][i])
-            known = tape.pull_back(ctx.n + 1 - len(roots) + i, upstream[i], solve)
-            torch.mul(tape.gain, known, out=in_rates[i])
-        return in_rates, None, None, None
 
 
 MARCHES: dict[type[History], type[DifferenceMarch]] = {AdjointHistory: AdjointMarch, GraphHistory: GraphMarch}

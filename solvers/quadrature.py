@@ -23,16 +23,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .gradient import refuse_second_derivatives
-from .implicit import ImplicitStep
-from .jacobian import TOGETHER, Field, Root, Roots
+from .jacobian import Roots
+from .march import ImplicitMarch, Tape
 from .memory import Memory, Past
 from .memory.base import per_element, sum_to
 from .methods.base import RateCoefficients
-from .trajectory import gathered
 
 
-class RateMarch:
+class RateMarch(ImplicitMarch):
     """The states of an implicit product integration, one step at a time; differentiated by an adjoint memory.
 
     Args:
@@ -61,119 +59,77 @@ class RateMarch:
         extra = gain.new_zeros((0,))
         if rule.start is not None:
             extra = rule.start[len(past) : len(past) - 1 + count].to(dtype)
-        self._tape = _Tape(
-            begin=partial(memory.begin, weights.detach(), len(rule.kernel), dtype),
+        self._scheme = _Tape(
+            partial(memory.begin, weights.detach(), len(rule.kernel), dtype),
+            start.detach(),
+            gain.detach(),
+            count,
+            [rate.detach() for rate in past],
             initial=initial.detach(),
-            start=start.detach(),
-            gain=gain.detach(),
             extra=extra.detach() if len(extra) else None,
-            count=count,
-            past=[rate.detach() for rate in past],
             wanted=torch.is_grad_enabled() and gain.requires_grad,
             keep=keep,
         )
-        self._last = _Begin.apply(initial, past[0], gain, weights, extra, self._tape)  # type: ignore[no-untyped-call]
-        self._step, self._states = ImplicitStep(), [start]
-        self._open = list[tuple[Root, Tensor]]()
-
-    def step(self, field: Field) -> None:
-        """Make a step with the right-hand side ``field`` at the new time."""
-        tape = self._tape
-        root, rate = self._step.root(field, tape.known(), tape.gain, tape.last, tape.next.data)
-        tape.arrive(root.at.detach(), rate.detach())
-        if torch.is_grad_enabled():
-            self._open.append((root, rate))
-        if len(self._open) == TOGETHER:
-            self._close()
-
-    def _close(self) -> None:
-        """Make one node of the steps since the last."""
-        rates, roots = Roots.gathered(self._open)
-        self._last = _Steps.apply(rates, self._last, roots, self._tape)  # type: ignore[no-untyped-call]
-        self._states.append(self._last)
-        self._open.clear()
-
-    def gathered(self) -> Tensor:
-        """Return all states, ``(count, *)``; no step follows."""
-        if self._open:
-            self._close()
-        self._tape.finish()
-        return gathered(self._tape.buffer, self._states)
+        begun = _Begin.apply(initial, past[0], gain, weights, extra, self._scheme)  # type: ignore[no-untyped-call]
+        super().__init__(self._scheme, begun, start)
 
     @property
     def rates(self) -> list[Tensor]:
         """All rates, those from before included, if they were to be kept."""
-        return self._tape.rates()
+        return self._scheme.rates()
 
 
-class _Tape:
-    """What the steps share, forward and backward; holds no tensor that has a graph."""
+class _Tape(Tape):
+    """See :class:`Tape`; it remembers rates.
+
+    Args:
+        begin: begins a past.
+        start: first state.
+        gain: of the rule.
+        count: of the states.
+        past: rates so far, that at the first state included.
+        initial: state where the memory begins.
+        extra: what multiplies the first rate beside its weight, ``(count - 1, *)``; None if nothing.
+        wanted: whether the gradients in gain and weights are wanted.
+        keep: whether the rates are.
+    """
 
     def __init__(
         self,
         begin: Callable[[], Past],
-        initial: Tensor,
         start: Tensor,
         gain: Tensor,
-        extra: Tensor | None,
         count: int,
         past: Sequence[Tensor],
         *,
+        initial: Tensor,
+        extra: Tensor | None,
         wanted: bool,
         keep: bool,
     ) -> None:
-        self.buffer = start.new_empty((count, *start.shape))
-        self._rows = self.buffer.unbind(0)
-        self._rows[0].copy_(start)
-        self.gain, self.n = gain, 0
-        self._begin, self._initial, self._extra, self._earlier = begin, initial, extra, list(past)
-        self._wanted = wanted
+        super().__init__(begin, start, gain, count, past)
+        self._initial, self._extra, self._wanted = initial, extra, wanted
         self._rates = start.new_empty((count - 1, *start.shape)) if wanted or keep else None
-        self._past: Past | None = begin()
-        for rate in past:
-            self._past.append(rate)
-        self._pass = -1
-
-    @property
-    def last(self) -> Tensor:
-        """The newest state."""
-        return self._rows[self.n]
-
-    @property
-    def next(self) -> Tensor:
-        """Where the next state goes."""
-        return self._rows[self.n + 1]
 
     def known(self) -> Tensor:
-        """Return the known part of the next step."""
+        """See :class:`Tape`."""
         assert self._past is not None
         known = self._past.weighted_sum().add_(self._initial)
         return known if self._extra is None else known.addcmul_(self._extra[self.n], self._earlier[0])
 
-    def arrive(self, y: Tensor, rate: Tensor) -> None:
-        """Take ``y``, which may lie in its place already, as the next state, with ``rate`` there."""
-        assert self._past is not None
-        place = self.next
-        if y.data_ptr() != place.data_ptr():
-            place.copy_(y)
+    def _remember(self, past: Past, rate: Tensor) -> None:
         if self._rates is not None:
             self._rates[self.n].copy_(rate)
-        self._past.append(rate)
-        self.n += 1
-
-    def finish(self) -> None:
-        """Let go of the past: no step will follow, and the backward pass has its own."""
-        self._past = None
+        past.append(rate)
 
     def rates(self) -> list[Tensor]:
         assert self._rates is not None
         return [*self._earlier, *self._rates.unbind(0)]
 
-    def pull_back(self, first: int, upstream: Tensor, roots: Roots) -> Tensor:
-        """Return the gradients in the rates of the steps from ``first`` on; the latest block comes first."""
-        this_pass = torch._C._current_graph_task_id()
-        if this_pass != self._pass:
-            self._pass, self._adjoint, self._empty = this_pass, self._begin(), True
+    def pull_back_roots(self, first: int, upstream: Tensor, roots: Roots) -> Tensor:
+        """See :class:`Tape`."""
+        if self._begins():
+            self._adjoint, self._empty = self._begin(), True
             self._in_initial = torch.zeros_like(self._initial)
             self._in_first, self._in_gain = torch.zeros_like(self._initial), torch.zeros_like(self.gain)
             self._in_extra: list[Tensor] = []
@@ -257,17 +213,3 @@ class _Begin(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, _: Tensor) -> tuple[Tensor | None, ...]:
         return *ctx.tape.pull_back_start(), None
-
-
-class _Steps(torch.autograd.Function):
-    """Steps that were made, ``(n, *)``; those before are an input only to fix the order backward."""
-
-    @staticmethod
-    def forward(ctx: Any, rates: Tensor, last: Tensor, roots: Roots, tape: _Tape) -> Tensor:
-        ctx.roots, ctx.tape, ctx.first = roots, tape, tape.n + 1 - len(rates)
-        return tape.buffer.data[ctx.first : tape.n + 1]
-
-    @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        refuse_second_derivatives()
-        return ctx.tape.pull_back(ctx.first, upstream, ctx.roots), None, None, None

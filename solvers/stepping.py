@@ -112,7 +112,7 @@ class Solve:
         count = len(self.times)
         march = RateMarch(self.memory, rule, self.initial, self.start, count, past, keep=self.keep)
         for n in range(1, count):
-            march.step(partial(self.rhs, self.times[n]))
+            march.implicit(partial(self.rhs, self.times[n]))
             self._report(n)
         return march.gathered(), march.rates if self.keep else []
 

@@ -29,6 +29,7 @@ LAYERS = [
     "solvers.gradient solvers.iterate",
     "solvers.jacobian",
     "solvers.implicit",
+    "solvers.march",
     "solvers.difference solvers.quadrature",
     "solvers.stepping solvers.graded solvers.ordinary solvers.relaxation",
     "solvers.integrate",

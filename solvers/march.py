@@ -1,0 +1,139 @@
+"""What the marches of implicit schemes share: states in one buffer, and blocks of steps that are one node."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .gradient import refuse_second_derivatives
+from .implicit import ImplicitStep
+from .jacobian import TOGETHER, Field, Root, Roots
+from .memory import Past
+from .trajectory import gathered
+
+
+class Tape(ABC):
+    """What the steps of a march share, forward and backward; holds no tensor that has a graph.
+
+    Args:
+        begin: begins a past.
+        start: first state, ``(*)``.
+        gain: what multiplies the right-hand side.
+        count: of the states.
+        past: what was remembered before.
+
+    Attributes:
+        buffer: all states, ``(count, *)``.
+        n: the number of steps made.
+    """
+
+    def __init__(
+        self, begin: Callable[[], Past], start: Tensor, gain: Tensor, count: int, past: Sequence[Tensor]
+    ) -> None:
+        self.buffer = start.new_empty((count, *start.shape))
+        self._rows = self.buffer.unbind(0)
+        self._rows[0].copy_(start)
+        self.gain, self.n = gain, 0
+        self._begin, self._earlier = begin, list(past)
+        self._past: Past | None = begin()
+        for item in past:
+            self._past.append(item)
+        self._pass = -1
+
+    @property
+    def last(self) -> Tensor:
+        """The newest state."""
+        return self._rows[self.n]
+
+    @property
+    def next(self) -> Tensor:
+        """Where the next state goes."""
+        return self._rows[self.n + 1]
+
+    @abstractmethod
+    def known(self) -> Tensor:
+        """Return the known part of the next step."""
+
+    def arrive(self, y: Tensor, rate: Tensor) -> None:
+        """Take ``y``, which may lie in its place already, as the next state, with ``rate`` in its step."""
+        assert self._past is not None
+        place = self.next
+        if y.data_ptr() != place.data_ptr():
+            place.copy_(y)
+        self._remember(self._past, rate)
+        self.n += 1
+
+    @abstractmethod
+    def _remember(self, past: Past, rate: Tensor) -> None:
+        """Append to ``past`` what is remembered of the step to ``next``."""
+
+    def finish(self) -> None:
+        """Let go of the past: no step will follow, and the backward pass has its own."""
+        self._past = None
+
+    @abstractmethod
+    def pull_back_roots(self, first: int, upstream: Tensor, roots: Roots) -> Tensor:
+        """Return the gradients in the rates of the steps from ``first`` on; the latest block comes first."""
+
+    def _begins(self) -> bool:
+        """Return whether a backward pass begins."""
+        this_pass = torch._C._current_graph_task_id()
+        begins, self._pass = this_pass != self._pass, this_pass
+        return begins
+
+
+class ImplicitMarch:
+    """The states of an implicit scheme, one step at a time; differentiated by an adjoint memory.
+
+    Args:
+        tape: of the scheme.
+        last: what the first node follows.
+        start: the first state.
+    """
+
+    def __init__(self, tape: Tape, last: Tensor, start: Tensor) -> None:
+        self._tape, self.last = tape, last
+        self._step, self._states = ImplicitStep(), [start]
+        self._open = list[tuple[Root, Tensor]]()
+
+    def implicit(self, field: Field) -> None:
+        """Make a step with the right-hand side ``field`` at the new time, met at the new state."""
+        tape = self._tape
+        root, rate = self._step.root(field, tape.known(), tape.gain, tape.last, tape.next.data)
+        tape.arrive(root.at.detach(), rate.detach())
+        if torch.is_grad_enabled():
+            self._open.append((root, rate))
+        if len(self._open) == TOGETHER:
+            self._close()
+
+    def _close(self) -> None:
+        """Make one node of the steps since the last."""
+        rates, roots = Roots.gathered(self._open)
+        self.last = _Steps.apply(rates, self.last, roots, self._tape)  # type: ignore[no-untyped-call]
+        self._states.append(self.last)
+        self._open.clear()
+
+    def gathered(self) -> Tensor:
+        """Return all states, ``(count, *)``; no step follows."""
+        if self._open:
+            self._close()
+        self._tape.finish()
+        return gathered(self._tape.buffer, self._states)
+
+
+class _Steps(torch.autograd.Function):
+    """Steps that were made, ``(n, *)``; those before are an input only to fix the order backward."""
+
+    @staticmethod
+    def forward(ctx: Any, rates: Tensor, last: Tensor, roots: Roots, tape: Tape) -> Tensor:
+        ctx.roots, ctx.tape, ctx.first = roots, tape, tape.n + 1 - len(rates)
+        return tape.buffer.data[ctx.first : tape.n + 1]
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_derivatives()
+        return ctx.tape.pull_back_roots(ctx.first, upstream, ctx.roots), None, None, None
