@@ -64,7 +64,7 @@ class ImplicitStep:
             found = self._descend(equation, guess)
         if found is None:
             found = equation.newton(guess)
-        if found.steps > SLOPES:  # the diagonal did not do: is it all there is?
+        if self._guide.diagonal and found.steps > SLOPES:  # it did not do: is it all there is?
             self._guide = look(field, found.at.detach(), gain)
         self._forecast.learn(found.rate.detach(), foreseen, right=right)
         return Root(found.at, edge_of(found.rate), gain, self._guide, self._hints), found.rate
