@@ -174,7 +174,7 @@ class _Tape(Tape):
         slopes, in_rates = roots.slopes(), torch.empty_like(upstream)
         for i in reversed(range(len(upstream))):
             solve = (
-                roots.each[i].pull_back if slopes is None else partial(torch.Tensor.mul_, other=slopes[1][i])
+                roots.one(i).pull_back if slopes is None else partial(torch.Tensor.mul_, other=slopes[1][i])
             )
             torch.mul(self.gain, self.pull_back(first + i, upstream[i], solve), out=in_rates[i])
         return in_rates

@@ -9,14 +9,14 @@ theorem, never through the iterations.
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .iterate import CLOSE, ROUNDING, Forecast, Guide, Mixing, damping, largest, met
-from .jacobian import LARGEST_JACOBIAN, Field, Hints, Root, edge_of, evaluate, look, matrix, transposed
+from .jacobian import LARGEST_JACOBIAN, Field, Hints, Root, Roots, edge_of, evaluate, look, matrix, transposed
 
 SLOPES = 5  # how often the diagonal is renewed
 ITERATIONS = 30  # before the whole Jacobian is formed
@@ -44,16 +44,22 @@ class ImplicitStep:
         Raises:
             RuntimeError: if the iteration does not meet the root to rounding.
         """
-        root, rate = self.root(field, base.detach(), gain.detach(), guess.detach())
+        gain_now = gain.detach()
+        at, rate = self.root(field, base.detach(), gain_now, guess.detach())
         if not torch.is_grad_enabled():
-            return root.at, rate
+            return at, rate
+        assert self._guide is not None
+        root = Root(at, edge_of(rate), gain_now, self._guide, self._hints)
         y, rate = _Root.apply(base, gain, rate, root)  # type: ignore[no-untyped-call]
         return y, rate
 
     def root(
         self, field: Field, base: Tensor, gain: Tensor, guess: Tensor, room: Tensor | None = None
-    ) -> tuple[Root, Tensor]:
-        """Return the root, put into ``room``, and the field there with its graph; the arguments have none."""
+    ) -> tuple[Tensor, Tensor]:
+        """Return the root, put into ``room``, and the field there, with a graph from one to the other.
+
+        The arguments have none.
+        """
         if self._guide is None:
             self._guide = look(field, guess, gain)
         equation, foreseen, found = _Equation(field, base, gain, room), self._forecast.rate(), None
@@ -67,23 +73,32 @@ class ImplicitStep:
         if self._guide.diagonal and found.steps > SLOPES:  # it did not do: is it all there is?
             self._guide = look(field, found.at.detach(), gain)
         self._forecast.learn(found.rate.detach(), foreseen, right=right)
-        return Root(found.at, edge_of(found.rate), gain, self._guide, self._hints), found.rate
+        return found.at, found.rate
+
+    def together(self, at: Sequence[Tensor], rates: Tensor, gain: Tensor) -> Roots:
+        """Return roots as one, with their rates stacked, ``(n, *)``."""
+        assert self._guide is not None
+        return Roots(at, edge_of(rates), gain, self._guide, self._hints)
 
     def _descend(self, equation: _Equation, y: Tensor, units: int = 0) -> _Found | None:
         """Iterate from ``y``, a root if it is one within ``units`` of rounding; None if that fails."""
         assert self._guide is not None
-        mixing, graph, before = Mixing(self._guide.damping), torch.is_grad_enabled(), math.inf
+        mixing, graph, before = None, torch.is_grad_enabled(), math.inf
         for step in range(ITERATIONS):
             # without a graph there is no slope; where none is wanted later, that at the start will do
-            steep = not graph and self._guide.diagonal and step == 0 and not self._forecast.right
-            with torch.enable_grad() if steep else nullcontext():
+            if graph or step or self._forecast.right or not self._guide.diagonal:
                 at, rate = evaluate(equation.field, y, equation.room)
+            else:
+                with torch.enable_grad():
+                    at, rate = evaluate(equation.field, y, equation.room)
             residual = equation.residual(y, rate)
             size = largest(residual)
             if met(size, equation.base, y, CLOSE if step else units, before):
                 return _Found(at, rate, step) if graph else _Found(at.detach(), rate.detach(), step)
             if not math.isfinite(size):
                 return None
+            if mixing is None:
+                mixing = Mixing(self._guide.damping)
             if self._guide.diagonal and step < SLOPES and rate.requires_grad:
                 mixing.damping = damping(transposed(edge_of(rate), at, equation.gain)(torch.ones_like(y)))
                 self._guide = Guide(mixing.damping, diagonal=True)

@@ -85,32 +85,38 @@ class Roots(NamedTuple):
     """The roots of successive steps, whose Jacobians are looked at together.
 
     Attributes:
-        each: the roots, oldest first.
+        at: the roots, oldest first.
         edge: where the graph of all rates, stacked, ends; None if there is none.
+        gain: what multiplies the field.
+        guide: of the way to them.
+        hints: from the steps after them in the same backward pass.
     """
 
-    each: Sequence[Root]
+    at: Sequence[Tensor]
     edge: GradientEdge | None
+    gain: Tensor
+    guide: Guide
+    hints: Hints
 
-    @classmethod
-    def gathered(cls, found: Sequence[tuple[Root, Tensor]]) -> tuple[Tensor, Roots]:
-        """Return the rates, stacked, and the roots of some steps, oldest first."""
-        rates = torch.stack([rate for _, rate in found])
-        return rates, cls([root for root, _ in found], edge_of(rates))
+    def one(self, i: int) -> Root:
+        """Return the root of one step."""
+        node, number = (None, 0) if self.edge is None else self.edge.node.next_functions[i]
+        edge = None if node is None else GradientEdge(node, number)
+        return Root(self.at[i], edge, self.gain, self.guide, self.hints)
 
     def slopes(self) -> tuple[Tensor, Tensor] | None:
         """See :meth:`Slopes.of`."""
-        return self.each[0].hints.now().slopes.of(self)
+        return self.hints.now().slopes.of(self)
 
     def products(self, direction: Tensor) -> Tensor:
         """Return the product of ``direction`` with each Jacobian transposed, ``(n, *)``."""
-        at = [root.at for root in self.each]
         if self.edge is None:
-            return torch.zeros_like(torch.stack(at))
-        with _awake(at):
-            upstream = direction.expand(len(at), *at[0].shape)
-            found = torch.autograd.grad(self.edge, at, upstream, retain_graph=True, allow_unused=True)
-        return torch.stack([torch.zeros_like(x) if f is None else f for f, x in zip(found, at, strict=True)])
+            return torch.zeros_like(torch.stack(list(self.at)))
+        with _awake(self.at):
+            upstream = direction.expand(len(self.at), *self.at[0].shape)
+            found = torch.autograd.grad(self.edge, self.at, upstream, retain_graph=True, allow_unused=True)
+        pairs = zip(found, self.at, strict=True)
+        return torch.stack([torch.zeros_like(at) if product is None else product for product, at in pairs])
 
 
 class Slopes:
@@ -130,7 +136,7 @@ class Slopes:
         self._wait -= 1
         if self._wait > 0:
             return None
-        at, gain = roots.each[0].at, roots.each[0].gain
+        at, gain = roots.at[0], roots.gain
         probe = self._pattern(at)
         images = roots.products(gain * probe)
         slopes = self._last
@@ -143,7 +149,7 @@ class Slopes:
         inverse = 1 - slopes
         if not float(torch.aminmax(inverse.abs())[0]) > SINGULAR:
             return None
-        shape = (len(roots.each), *at.shape)
+        shape = (len(roots.at), *at.shape)
         return slopes.expand(shape), inverse.reciprocal_().expand(shape)
 
     def _pattern(self, like: Tensor) -> Tensor:

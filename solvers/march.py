@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .gradient import refuse_second_derivatives
 from .implicit import ImplicitStep
-from .jacobian import TOGETHER, Field, Root, Roots
+from .jacobian import TOGETHER, Field, Roots
 from .memory import Past
 from .trajectory import gathered
 
@@ -98,28 +98,30 @@ class ImplicitMarch:
     def __init__(self, tape: Tape, last: Tensor, start: Tensor) -> None:
         self._tape, self.last = tape, last
         self._step, self._states = ImplicitStep(), [start]
-        self._open = list[tuple[Root, Tensor]]()
+        self._at, self._rates = list[Tensor](), list[Tensor]()  # since the last node
 
     def implicit(self, field: Field) -> None:
         """Make a step with the right-hand side ``field`` at the new time, met at the new state."""
         tape = self._tape
-        root, rate = self._step.root(field, tape.known(), tape.gain, tape.last, tape.next.data)
-        tape.arrive(root.at.detach(), rate.detach())
+        at, rate = self._step.root(field, tape.known(), tape.gain, tape.last, tape.next.data)
+        tape.arrive(at.detach(), rate.detach())
         if torch.is_grad_enabled():
-            self._open.append((root, rate))
-        if len(self._open) == TOGETHER:
+            self._at.append(at)
+            self._rates.append(rate)
+        if len(self._at) == TOGETHER:
             self._close()
 
     def _close(self) -> None:
         """Make one node of the steps since the last."""
-        rates, roots = Roots.gathered(self._open)
+        rates = torch.stack(self._rates)
+        roots = self._step.together(self._at, rates, self._tape.gain)
         self.last = _Steps.apply(rates, self.last, roots, self._tape)  # type: ignore[no-untyped-call]
         self._states.append(self.last)
-        self._open.clear()
+        self._at, self._rates = [], []
 
     def gathered(self) -> Tensor:
         """Return all states, ``(count, *)``; no step follows."""
-        if self._open:
+        if self._at:
             self._close()
         self._tape.finish()
         return gathered(self._tape.buffer, self._states)

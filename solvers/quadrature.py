@@ -183,11 +183,11 @@ class _Tape(Tape):
 
 def _solver(roots: Roots, upstream: Tensor) -> Callable[[int, Tensor, Tensor], Tensor]:
     r"""Return what gives :math:`\lambda` of step ``i`` from :math:`r`, and where it may be put."""
-    gain, found = roots.each[0].gain, roots.slopes()
+    gain, found = roots.gain, roots.slopes()
     if found is None:
 
         def one_by_one(i: int, later: Tensor, room: Tensor) -> Tensor:
-            root = roots.each[i]
+            root = roots.one(i)
             return root.pull_back(upstream[i] + root.product(later / gain))
 
         return one_by_one

@@ -50,6 +50,7 @@ class Differences:
 
     def __init__(self) -> None:
         self._pairs: list[tuple[Tensor, Tensor | None]] = []
+        self._room: Tensor | None = None
 
     def append(self, item: Tensor, less: Tensor | None) -> None:
         """Append ``item``, or ``item - less``."""
@@ -63,8 +64,11 @@ class Differences:
         return len(self._pairs)
 
     def __getitem__(self, which: slice) -> Tensor:
+        """Return those asked for, ``(n, *)``, till others are asked for."""
         pairs = self._pairs[which]
-        result = pairs[0][0].new_empty((len(pairs), *pairs[0][0].shape))
+        if self._room is None or len(self._room) < len(pairs):
+            self._room = pairs[0][0].new_empty((len(pairs), *pairs[0][0].shape))
+        result = self._room[: len(pairs)]
         for row, (item, less) in zip(result.unbind(0), pairs, strict=True):
             put(item, less, row)
         return result

@@ -41,14 +41,14 @@ class KeptPast(BlockPast):
         self._reach = max(len(weights) - 1, 1)  # an item that is older has no weight
         size = min(size, self._reach)
         super().__init__(weights[1:], size)
-        self._wide = size * (AHEAD if weights.dim() == 1 and self._reach > AHEAD * size else 1)
+        self._wide = size * (AHEAD if weights.dim() == 1 and min(self._reach, count) > AHEAD * size else 1)
         # lag 1 last; zeros where the sums that are formed at once reach beyond the kernel
         self._kernel = torch.cat([weights.new_zeros(self._wide, *weights.shape[1:]), weights[1:].flip(0)])
         self._capacity = -(-count // size) * size
         self._buffer: Tensor | None = None
         self._finished = 0  # items in older blocks,
         self._fresh = 0  # of which so many are not yet in
-        self._sums: Tensor | None = None  # what older ones add to the sums ahead
+        self._sums: Tensor | None = None  # (wide, states), what older ones add to the sums ahead
         self._pairs = Pairs(weights.shape)
 
     @property
@@ -68,27 +68,29 @@ class KeptPast(BlockPast):
         items = self._gather(block)
         self._finished = len(items)
         self._fresh += len(block)
-        if self._fresh == self._wide:
-            self._sums, self._fresh = self._weighed(items[max(len(items) - self._reach, 0) :], self._wide), 0
-            return self._sums[: self._size]
-        newest = items[len(items) - self._fresh :]
         if self._sums is None:
-            return self._weighed(newest, self._size)
-        return self._weighed(newest, self._size, self._sums[self._fresh : self._fresh + self._size])
+            self._sums = items.new_zeros((self._wide, items.shape[1]))
+        if self._fresh == self._wide:
+            self._fresh = 0
+            self._weigh(items[max(len(items) - self._reach, 0) :], self._sums, afresh=True)
+            return self._sums[: self._size]
+        sums = self._sums[self._fresh : self._fresh + self._size]
+        self._weigh(items[len(items) - self._fresh :], sums)
+        return sums
 
-    def _weighed(self, items: Tensor, count: int, total: Tensor | None = None) -> Tensor:
-        """Return what ``items``, the newest, add to the next ``count`` sums, and to ``total``."""
-        end, n = len(self._kernel) - 1, len(items)
+    def _weigh(self, items: Tensor, sums: Tensor, *, afresh: bool = False) -> None:
+        """Add to ``sums``, which follow, what ``items``, the newest, give; or put it there."""
+        end, n, count = len(self._kernel) - 1, len(items), len(sums)
         if self._kernel.dim() == 1:
             rows = self._kernel[end + 1 - count - n : end].unfold(0, n, 1).flip(0)  # first sum first
             for start in range(0, n, STRETCH):
                 part, stretch = rows[:, start : start + STRETCH], items[start : start + STRETCH]
-                total = part @ stretch if total is None else total.addmm_(part, stretch)
-            assert total is not None
-            return total
+                sums.addmm_(part, stretch, beta=0 if afresh and start == 0 else 1)
+            return
         items = items.reshape(n, *self._state)
         starts = range(end - n, end - n - count, -1)
-        return torch.stack([weigh(self._kernel[i : i + n], items) for i in starts]).flatten(1)
+        found = torch.stack([weigh(self._kernel[i : i + n], items) for i in starts]).flatten(1)
+        sums.copy_(found) if afresh else sums.add_(found)
 
     def _erase(self, where: Tensor) -> None:
         self._pairs.flush(self.items)
