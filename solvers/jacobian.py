@@ -24,7 +24,6 @@ Field = Callable[[Tensor], Tensor]
 
 PRODUCTS = 5  # with a diagonal Jacobian, before mixing is tried
 MIXED = 30  # products, before the whole Jacobian is formed
-TOGETHER = 32  # steps of a march that are one node of the graph, and looked at together
 LARGEST_JACOBIAN = 2048  # states for which the whole Jacobian is still formed
 
 

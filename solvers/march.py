@@ -11,9 +11,12 @@ from torch import Tensor
 
 from .gradient import refuse_second_derivatives
 from .implicit import ImplicitStep
-from .jacobian import TOGETHER, Field, Roots
+from .jacobian import Field, Roots
 from .memory import Past
 from .trajectory import gathered
+
+TOGETHER = 32  # steps that are one node of the graph, and looked at together ...
+NUMBERS = 1 << 20  # ... if they have no more states than this: larger ones gain nothing, and take memory
 
 
 class Tape(ABC):
@@ -99,6 +102,7 @@ class ImplicitMarch:
         self._tape, self.last = tape, last
         self._step, self._states = ImplicitStep(), [start]
         self._at, self._rates = list[Tensor](), list[Tensor]()  # since the last node
+        self._together = max(1, min(TOGETHER, NUMBERS // max(1, start.numel())))
 
     def implicit(self, field: Field) -> None:
         """Make a step with the right-hand side ``field`` at the new time, met at the new state."""
@@ -108,7 +112,7 @@ class ImplicitMarch:
         if torch.is_grad_enabled():
             self._at.append(at)
             self._rates.append(rate)
-        if len(self._at) == TOGETHER:
+        if len(self._at) == self._together:
             self._close()
 
     def _close(self) -> None:

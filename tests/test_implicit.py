@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fracspike import surrogate
-from fracspike.solvers import METHODS, Exponentials, Full, Memory, fdeint
+from fracspike.solvers import METHODS, Exponentials, Full, Memory, fdeint, march
 from fracspike.solvers.jacobian import Root
 
 F64 = torch.float64
@@ -127,6 +127,24 @@ def test_a_step_takes_about_two_evaluations(name: str, method: str, dtype: torch
     calls = 0
     torch.testing.assert_close(solution(counted, method, start, k, alpha, steps=steps).detach(), without)
     assert calls < 2.5 * steps
+
+
+@pytest.mark.parametrize("method", IMPLICIT)
+@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("steps", [1, 7])
+def test_large_states_are_looked_at_in_smaller_blocks(
+    monkeypatch: pytest.MonkeyPatch, steps: int, name: str, method: str
+) -> None:
+    found = []
+    for numbers in (march.NUMBERS, steps * STATES + 1):
+        monkeypatch.setattr(march, "NUMBERS", numbers)
+        start, k, alpha = arguments()
+        y = solution(FIELDS[name], method, start, k, alpha)
+        nodes = y.grad_fn.next_functions if y.grad_fn is not None else ()
+        found.append((len(nodes), torch.autograd.grad((y**2).sum(), (start, alpha))))
+    assert [count for count, _ in found] == [1 + 1 + 3, 1 + 1 + 70 // steps]  # buffer, start, blocks
+    for pair in zip(*(gradients for _, gradients in found), strict=True):
+        torch.testing.assert_close(*pair, rtol=1e-11, atol=1e-12)
 
 
 @pytest.mark.parametrize("method", IMPLICIT)
