@@ -19,7 +19,7 @@ So a whole step is one node of the graph, or part of one; the memory that runs b
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -108,6 +108,8 @@ class GraphMarch(DifferenceMarch):
 class AdjointMarch(ImplicitMarch, DifferenceMarch):
     """Differentiated by an adjoint memory: stores states, and a graph of each step by itself."""
 
+    _tape: _Tape
+
     def __init__(
         self,
         memory: Memory,
@@ -116,11 +118,9 @@ class AdjointMarch(ImplicitMarch, DifferenceMarch):
         count: int,
         past: Sequence[Tensor] = (),
     ) -> None:
-        dtype, kernel = start.dtype, -coefficients.kernel
-        weights, gain = memory.weights(kernel, dtype), coefficients.gain.to(dtype)
-        begin = partial(memory.begin, weights.detach(), len(kernel), dtype)
-        wanted = torch.is_grad_enabled() and gain.requires_grad
-        tape = _Tape(begin, start.detach(), gain.detach(), count, past, weights.detach() if wanted else None)
+        weights = memory.weights(-coefficients.kernel, start.dtype)
+        gain = coefficients.gain.to(start.dtype)
+        tape = _Tape(memory, weights, gain, start, count, past)
         first = _Begin.apply(start, gain, weights, tape)  # type: ignore[no-untyped-call]
         super().__init__(tape, first, first)
 
@@ -131,29 +131,7 @@ class AdjointMarch(ImplicitMarch, DifferenceMarch):
 
 
 class _Tape(Tape):
-    """See :class:`Tape`; it remembers increments.
-
-    Args:
-        begin: begins a past.
-        start: first state.
-        gain: of the scheme.
-        count: of the states.
-        past: increments from before.
-        weights: of the past, if the gradients in gain and weights are wanted.
-    """
-
-    def __init__(
-        self,
-        begin: Callable[[], Past],
-        start: Tensor,
-        gain: Tensor,
-        count: int,
-        past: Sequence[Tensor],
-        weights: Tensor | None,
-    ) -> None:
-        super().__init__(begin, start, gain, count, past)
-        self._weights = weights
-        self._later = start.new_zeros(())  # of the backward pass: what later steps add to a gradient
+    """See :class:`Tape`; it remembers increments."""
 
     def known(self) -> Tensor:
         """See :class:`Tape`."""
@@ -187,8 +165,8 @@ class _Tape(Tape):
             upstream: the gradient that reaches its state from elsewhere.
             solve: what an implicit step makes of the gradient in its state; it may do so in place.
         """
-        if self._begins():
-            self._adjoint, self._paired = self._begin(), False
+        if self._passes.begins():
+            self._adjoint = self._begin()
             self._later, self._in_change = torch.zeros_like(upstream), torch.zeros_like(upstream)
             weighed: Tensor | float = 0.0
         else:
@@ -200,7 +178,7 @@ class _Tape(Tape):
             known = solve(known)
             torch.sub(known, weighed, out=self._later)
         self._adjoint.append(known)
-        if self._weights is not None:
+        if self._wanted:
             self._in_change.addcmul_(known, self._rows[n] - self._rows[n - 1])
         return known
 
@@ -209,21 +187,16 @@ class _Tape(Tape):
         in_start, in_gain, in_weights = upstream + self._later, None, None
         for increment in reversed(self._earlier):
             self._adjoint.weighted_sum()
-            self._pair(increment, None)
+            self._pair(increment)
             self._adjoint.append(torch.zeros_like(increment))
-        if self._weights is not None:
+        if self._wanted:
             in_gain = self._in_change.sum_to_size(self.gain.shape)
-            if self._paired:
+            if self.n > 1 or self._earlier:  # else no sum was made
                 in_weights = self._adjoint.paired()
                 in_gain = in_gain - (self._weights * in_weights).sum(0)
             in_gain = in_gain / self.gain
         del self._adjoint, self._later, self._in_change
         return in_start, in_gain, in_weights
-
-    def _pair(self, item: Tensor, less: Tensor | None) -> None:
-        if self._weights is not None:
-            self._adjoint.pair(item, less)
-            self._paired = True
 
 
 class _Begin(torch.autograd.Function):

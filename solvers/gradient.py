@@ -133,6 +133,19 @@ class AdjointHistory(History):
         self._tape.forget(where)
 
 
+class Passes:
+    """Tells one backward pass from the next."""
+
+    def __init__(self) -> None:
+        self._last = -1
+
+    def begins(self) -> bool:
+        """Return whether this is the first call in a pass."""
+        this = torch._C._current_graph_task_id()
+        begins, self._last = this != self._last, this
+        return begins
+
+
 class _Tape:
     """What forward and backward pass share; holds no tensor that has a graph."""
 
@@ -141,7 +154,7 @@ class _Tape:
         self.past = begin()
         self.sums = 0
         self._forgotten: list[tuple[int, Tensor]] = []
-        self._pass = -1
+        self._passes = Passes()
 
     def forward(self, item: Tensor) -> tuple[Tensor, int]:
         self.past.append(item)
@@ -155,9 +168,7 @@ class _Tape:
 
     def backward(self, index: int, upstream: Tensor, item: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return the gradients in item ``index`` and, with the first item, in the weights."""
-        this_pass = torch._C._current_graph_task_id()
-        if this_pass != self._pass:
-            self._pass = this_pass
+        if self._passes.begins():
             self._adjoint = self._begin()
             self._empty = True
         for at, where in self._forgotten:

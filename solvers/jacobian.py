@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from .gradient import Passes
 from .iterate import CLOSE, ROUNDING, SELDOM, SINGULAR, Forecast, Guide, Mixing, alike, damping, largest, met
 
 Field = Callable[[Tensor], Tensor]
@@ -36,13 +37,12 @@ class Hints:
     """
 
     def __init__(self) -> None:
-        self._pass = -1
+        self._passes = Passes()
 
     def now(self) -> Hints:
         """Return itself; in a new pass it has forgotten all, so that each gives the same."""
-        this_pass = torch._C._current_graph_task_id()
-        if this_pass != self._pass:
-            self._pass, self.forecast, self.slopes = this_pass, Forecast(), Slopes()
+        if self._passes.begins():
+            self.forecast, self.slopes = Forecast(), Slopes()
         return self
 
 

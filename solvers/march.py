@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .gradient import refuse_second_derivatives
+from .gradient import Passes, refuse_second_derivatives
 from .implicit import ImplicitStep
 from .jacobian import Field, Roots
-from .memory import Past
+from .memory import Memory, Past
 from .trajectory import gathered
 
 TOGETHER = 32  # steps that are one node of the graph, and looked at together ...
@@ -23,29 +24,35 @@ class Tape(ABC):
     """What the steps of a march share, forward and backward; holds no tensor that has a graph.
 
     Args:
-        begin: begins a past.
-        start: first state, ``(*)``.
+        memory: the strategy.
+        weights: what it needs of the kernel.
         gain: what multiplies the right-hand side.
+        start: first state, ``(*)``.
         count: of the states.
-        past: what was remembered before.
+        past: what was remembered before, oldest first.
 
     Attributes:
         buffer: all states, ``(count, *)``.
+        gain: as given.
         n: the number of steps made.
     """
 
+    _adjoint: Past  # of a backward pass
+
     def __init__(
-        self, begin: Callable[[], Past], start: Tensor, gain: Tensor, count: int, past: Sequence[Tensor]
+        self, memory: Memory, weights: Tensor, gain: Tensor, start: Tensor, count: int, past: Sequence[Tensor]
     ) -> None:
         self.buffer = start.new_empty((count, *start.shape))
         self._rows = self.buffer.unbind(0)
-        self._rows[0].copy_(start)
-        self.gain, self.n = gain, 0
-        self._begin, self._earlier = begin, list(past)
-        self._past: Past | None = begin()
-        for item in past:
+        self._rows[0].copy_(start.detach())
+        self._wanted = torch.is_grad_enabled() and gain.requires_grad  # the gradients in gain and weights
+        self.gain, self._weights, self.n = gain.detach(), weights.detach(), 0
+        self._begin = partial(memory.begin, self._weights, len(past) + count, start.dtype)
+        self._earlier = [item.detach() for item in past]
+        self._past: Past | None = self._begin()
+        for item in self._earlier:
             self._past.append(item)
-        self._pass = -1
+        self._passes = Passes()
 
     @property
     def last(self) -> Tensor:
@@ -82,11 +89,10 @@ class Tape(ABC):
     def pull_back_roots(self, first: int, upstream: Tensor, roots: Roots) -> Tensor:
         """Return the gradients in the rates of the steps from ``first`` on; the latest block comes first."""
 
-    def _begins(self) -> bool:
-        """Return whether a backward pass begins."""
-        this_pass = torch._C._current_graph_task_id()
-        begins, self._pass = this_pass != self._pass, this_pass
-        return begins
+    def _pair(self, item: Tensor, less: Tensor | None = None) -> None:
+        """Take note of what the current sum of the adjoint was multiplied by, if the weights ask for it."""
+        if self._wanted:
+            self._adjoint.pair(item, less)
 
 
 class ImplicitMarch:

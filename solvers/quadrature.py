@@ -17,7 +17,6 @@ sums over the steps:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -43,6 +42,8 @@ class RateMarch(ImplicitMarch):
         keep: whether the rates are wanted in the end.
     """
 
+    _tape: _Tape
+
     def __init__(
         self,
         memory: Memory,
@@ -59,57 +60,47 @@ class RateMarch(ImplicitMarch):
         extra = gain.new_zeros((0,))
         if rule.start is not None:
             extra = rule.start[len(past) : len(past) - 1 + count].to(dtype)
-        self._scheme = _Tape(
-            partial(memory.begin, weights.detach(), len(rule.kernel), dtype),
-            start.detach(),
-            gain.detach(),
-            count,
-            [rate.detach() for rate in past],
-            initial=initial.detach(),
-            extra=extra.detach() if len(extra) else None,
-            wanted=torch.is_grad_enabled() and gain.requires_grad,
-            keep=keep,
-        )
-        begun = _Begin.apply(initial, past[0], gain, weights, extra, self._scheme)  # type: ignore[no-untyped-call]
-        super().__init__(self._scheme, begun, start)
+        tape = _Tape(memory, weights, gain, start, count, past, initial=initial, extra=extra, keep=keep)
+        begun = _Begin.apply(initial, past[0], gain, weights, extra, tape)  # type: ignore[no-untyped-call]
+        super().__init__(tape, begun, start)
 
     @property
     def rates(self) -> list[Tensor]:
         """All rates, those from before included, if they were to be kept."""
-        return self._scheme.rates()
+        return self._tape.rates()
 
 
 class _Tape(Tape):
     """See :class:`Tape`; it remembers rates.
 
     Args:
-        begin: begins a past.
-        start: first state.
+        memory: see there, and so on;
+        weights: of it.
         gain: of the rule.
+        start: first state.
         count: of the states.
         past: rates so far, that at the first state included.
         initial: state where the memory begins.
-        extra: what multiplies the first rate beside its weight, ``(count - 1, *)``; None if nothing.
-        wanted: whether the gradients in gain and weights are wanted.
-        keep: whether the rates are.
+        extra: what multiplies the first rate beside its weight, ``(count - 1, *)``; empty if nothing.
+        keep: whether the rates are wanted in the end.
     """
 
     def __init__(
         self,
-        begin: Callable[[], Past],
-        start: Tensor,
+        memory: Memory,
+        weights: Tensor,
         gain: Tensor,
+        start: Tensor,
         count: int,
         past: Sequence[Tensor],
         *,
         initial: Tensor,
-        extra: Tensor | None,
-        wanted: bool,
+        extra: Tensor,
         keep: bool,
     ) -> None:
-        super().__init__(begin, start, gain, count, past)
-        self._initial, self._extra, self._wanted = initial, extra, wanted
-        self._rates = start.new_empty((count - 1, *start.shape)) if wanted or keep else None
+        super().__init__(memory, weights, gain, start, count, past)
+        self._initial, self._extra = initial.detach(), extra.detach() if len(extra) else None
+        self._rates = start.new_empty((count - 1, *start.shape)) if self._wanted or keep else None
 
     def known(self) -> Tensor:
         """See :class:`Tape`."""
@@ -128,8 +119,8 @@ class _Tape(Tape):
 
     def pull_back_roots(self, first: int, upstream: Tensor, roots: Roots) -> Tensor:
         """See :class:`Tape`."""
-        if self._begins():
-            self._adjoint, self._empty = self._begin(), True
+        if self._passes.begins():
+            self._adjoint = self._begin()
             self._in_initial = torch.zeros_like(self._initial)
             self._in_first, self._in_gain = torch.zeros_like(self._initial), torch.zeros_like(self.gain)
             self._in_extra: list[Tensor] = []
@@ -137,20 +128,15 @@ class _Tape(Tape):
         solve = _solver(roots, upstream)
         for i in reversed(range(len(upstream))):
             later = in_rates[i]
-            if not self._empty:
+            if first + i < self.n:
                 later.copy_(self._adjoint.weighted_sum())
-                self._pair(None if self._rates is None else self._rates[first - 1 + i])
+                if self._rates is not None:
+                    self._pair(self._rates[first - 1 + i])
             known = solve(i, later, self._adjoint.room(later))
             lambdas[i].copy_(known)
             self._adjoint.append(known)
-            self._empty = False
         self._take_in(first, lambdas)
         return in_rates.addcmul_(self.gain, lambdas)
-
-    def _pair(self, rate: Tensor | None) -> None:
-        if self._wanted:
-            assert rate is not None
-            self._adjoint.pair(rate)
 
     def _take_in(self, first: int, lambdas: Tensor) -> None:
         """Add what steps give for the gradients that are sums over all of them."""
@@ -171,12 +157,11 @@ class _Tape(Tape):
             self._pair(rate)
             if rate is not self._earlier[0]:
                 self._adjoint.append(torch.zeros_like(rate))
-        sums: tuple[Tensor | None, ...] = (self._in_initial, self._in_first + later)
+        in_gain = in_weights = in_extra = None
         if self._wanted:
-            extra = torch.cat(self._in_extra[::-1]) if self._in_extra else None
-            sums = (*sums, self._in_gain, self._adjoint.paired(), extra)
-        else:
-            sums = (*sums, None, None, None)
+            in_gain, in_weights = self._in_gain, self._adjoint.paired()
+            in_extra = torch.cat(self._in_extra[::-1]) if self._in_extra else None
+        sums = self._in_initial, self._in_first + later, in_gain, in_weights, in_extra
         del self._adjoint, self._in_initial, self._in_first, self._in_gain, self._in_extra
         return sums
 
