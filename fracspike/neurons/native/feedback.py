@@ -143,14 +143,7 @@ def run(
         )
     else:
         step.check(over, level, fired)
-    variables = {"adaptation": a, "w": w} if traces else {}
-    return Run(
-        spikes=spikes.reshape(current.shape),
-        before=before.reshape(current.shape) if traces else before.new_empty(0),
-        modes=z.reshape(-1, *shape),
-        hold=made.hold.reshape(shape),
-        variables={name: x.reshape(current.shape) for name, x in variables.items() if x.numel()},
-    )
+    return Run.shaped(current, spikes, before, z, made.hold, traces=traces, adaptation=a, w=w)
 
 
 def _flatten(given: Feedback, current: Tensor) -> list[Tensor]:

@@ -96,6 +96,21 @@ class Sequence:
     hold: Tensor
     variables: dict[str, Tensor] = field(default_factory=dict)
 
+    @classmethod
+    def shaped(
+        cls, current: Tensor, spikes: Tensor, before: Tensor, modes: Tensor, hold: Tensor,
+        *, traces: bool, **variables: Tensor,
+    ) -> Sequence:  # fmt: skip
+        """Give what a kernel made, neurons in one dimension, the shape of the current."""
+        shape = current.shape
+        return cls(
+            spikes=spikes.reshape(shape),
+            before=before.reshape(shape) if traces else before.new_empty(0),
+            modes=modes.reshape(-1, *shape[1:]),
+            hold=hold.reshape(shape[1:]),
+            variables={name: x.reshape(shape) for name, x in variables.items() if traces and x.numel()},
+        )
+
 
 def run(
     current: Tensor,
@@ -169,12 +184,7 @@ def run(
         )  # fmt: skip
     else:
         step.check(trace, level, fired)
-    return Sequence(
-        spikes=spikes.reshape(current.shape),
-        before=before.reshape(current.shape) if traces else before.new_empty(0),
-        modes=end.reshape(-1, *shape),
-        hold=left.reshape(shape),
-    )
+    return Sequence.shaped(current, spikes, before, end, left, traces=traces)
 
 
 def flatten(current: Tensor, neuron: Neuron, modes: Tensor, v: Tensor) -> list[Tensor]:
