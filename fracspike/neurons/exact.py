@@ -195,6 +195,8 @@ def _native(
     before = found.before if _is_zero(rest) else found.before + lif.v_rest.to(current.dtype)
     spikes = found.spikes.detach() if lif.detach_reset else found.spikes
     after = RESETS[lif.reset](before, spikes, lif)
+    if after is before:  # no reset
+        after = before.clone()
     end = replace(
         state,
         v=after[-1],

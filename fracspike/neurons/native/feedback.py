@@ -20,6 +20,7 @@ from fracspike.solvers.modes import Grid
 
 from . import buffers, kernels
 from .carry import Carry, Course
+from .given import Witness, own
 from .ops import KINDS, RESETS, in_alpha_and_tau, second_derivative, start_modes
 from .rates import BLOCK, LANES, modes, pack, unpack
 from .sequence import Feedback, Neuron, flatten
@@ -138,8 +139,9 @@ def run(
         kept = traces or _asks_for_potential(flat, options)
         made = made._replace(x=over.new_empty(0), before=made.before if kept else made.before[:0].clone())
         function: Any = Carried.apply
+        drawn = shift, hold.reshape(size)
         spikes, before, z, a, w = function(
-            options, made, derivative.reshape(flat.current.shape), smooth, *flat
+            options, made, drawn, derivative.reshape(flat.current.shape), smooth, *flat
         )
     else:
         step.check(over, level, fired)
@@ -192,40 +194,50 @@ def run_forward(flat: Flat, noise: Tensor, hold: Tensor, options: Options) -> Ma
 
 
 class Carried(torch.autograd.Function):
-    """Spikes, potential before reset, modes at the end, and the course of what is carried: see `run`."""
+    """Spikes, potential before reset, modes at the end, and the course of what is carried: see `run`.
+
+    They have the shape of the layer's current, and may be written to.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, options: Options, made: Made, derivative: Tensor, smooth: Tensor, *flat: Tensor
-    ) -> Any:
+        ctx: Any, options: Options, made: Made, drawn: tuple[Tensor, Tensor], derivative: Tensor,
+        smooth: Tensor, *flat: Tensor,
+    ) -> Any:  # fmt: skip
         """Return them as they are, and keep what the adjoint asks for."""
-        before = made.before if options.want_v else made.before.new_empty(0)
         ctx.options, ctx.smooth = options, smooth.numel() > 0
-        ctx.save_for_backward(derivative, *made, *flat)
+        shown = (made.before, made.a, made.w) if options.want_v else [made.s.new_empty(0)] * 3
+        before, a, w = (own(x, (-1, *options.shape)) if x.numel() else x.new_empty(0) for x in shown)
+        output = own(made.s, (-1, *options.shape)), before, own(made.z, (-1, *options.shape)), a, w
+        ctx.seen = Witness(*output)
+        ctx.save_for_backward(*drawn, derivative, *made, *flat)
         ctx.set_materialize_grads(False)
-        shown = (made.a, made.w) if options.want_v else (before, before)
-        return tuple(x.view_as(x) for x in (made.s, before, made.z, *shown))
+        return output
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         """Run the adjoint."""
-        derivative, *saved = ctx.saved_tensors
+        shift, hold, derivative, *saved = ctx.saved_tensors
         count = len(Made._fields)
         made, flat = Made(*saved[:count]), Flat(*saved[count:])
+        if ctx.seen.written:
+            with torch.no_grad():
+                bare = Flat(*(part.detach() for part in flat))
+                made = run_forward(bare, shift, hold, ctx.options)._replace(x=made.x)
         empty = made.s.new_empty((0, made.s.shape[1]))
         kinds = (made.s, empty, empty.double(), empty, empty)
         arriving = [
             (torch.zeros_like(made.s) if kind is made.s else kind)
             if grad is None or not grad.numel()
-            else grad.contiguous()
+            else grad.reshape(-1, made.s.shape[1]).contiguous()
             for grad, kind in zip(grads, kinds, strict=True)
         ]
-        needs = ctx.needs_input_grad[4:]
+        needs = ctx.needs_input_grad[5:]
         move = bool(needs[2] or needs[3])
         adjoint: Any = Adjoint.apply
         d_s, *found = adjoint(ctx.options, made, (move, ctx.smooth), derivative, *arriving, *flat)
         found = [grad if need else None for grad, need in zip(found, needs, strict=True)]
-        return (None, None, None, d_s if ctx.smooth else None, *found)
+        return (None, None, None, None, d_s if ctx.smooth else None, *found)
 
 
 class Adjoint(torch.autograd.Function):

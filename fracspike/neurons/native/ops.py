@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import wraps
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from fracspike.solvers import checks
 from fracspike.surrogate.reciprocal import reciprocal
 
 from . import buffers
+from .given import Witness, own
 from .rates import BLOCK, modes, split, unpack
 from .threads import arrays, blocks_in_threads
 
@@ -367,54 +368,117 @@ def _(
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    current, resistance, alpha, tau, threshold, v_reset, z, v, before, _, derivative, smooth, clamp = inputs[
-        :13
-    ]
+    *parts, before, _, derivative, smooth, clamp = inputs[:13]
     *ctx.modes, reset, restart, detach, form, _ = inputs[14:]
     ctx.reset = (reset, restart, detach, form)
-    if reset != RESETS["value"] and not restart:
-        before = before.new_empty((0, before.shape[1]))  # the adjoint does not ask for it
-    ctx.save_for_backward(
-        current, resistance, alpha, tau, threshold, v_reset, z, v, derivative, output[0], before, clamp
-    )
+    before = _asked_for(before, ctx.reset)
+    ctx.save_for_backward(*parts, derivative, output[0], before, clamp)
     ctx.wants = (bool(ctx.needs_input_grad[2] or ctx.needs_input_grad[3]), smooth.numel() > 0)
     ctx.set_materialize_grads(False)
 
 
+def _asked_for(before: Tensor, reset: tuple[int, bool, bool, Sequence[float]]) -> Tensor:
+    """Return the potential before reset if the adjoint asks for it."""
+    return before if reset[0] == RESETS["value"] or reset[1] else before.new_empty((0, before.shape[1]))
+
+
 def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-    saved = ctx.saved_tensors
+    *found, d_s = _adjoint_of(ctx, ctx.saved_tensors, grads)
+    return (*found, None, None, None, d_s, *[None] * 12)
+
+
+def _adjoint_of(ctx: Any, saved: Sequence[Tensor], grads: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Return the gradients in the first eight arguments of `spikes`, and at the spikes all told."""
     z, s = saved[6], saved[9]
-    grad_s, grad_v, grad_z = grads
+    grad_s, grad_v, grad_z = (
+        None if grad is None else grad.reshape(-1, z.shape[1]).contiguous() for grad in grads
+    )
     empty = s.new_empty((0, s.shape[1]))
-    grad_s = torch.zeros_like(s) if grad_s is None else grad_s.contiguous()
-    grad_v = empty if grad_v is None or grad_v.numel() == 0 else grad_v.contiguous()
-    grad_z = empty.to(z) if grad_z is None else grad_z.contiguous()
+    grad_s = torch.zeros_like(s) if grad_s is None else grad_s
+    grad_v = empty if grad_v is None else grad_v
+    grad_z = empty.to(z) if grad_z is None else grad_z
     run: Any = run_adjoint if is_plain(s) and not torch.is_grad_enabled() else adjoint
     *found, d_s = run(*saved, *ctx.modes, *ctx.reset, *ctx.wants, grad_s, grad_v, grad_z)
     if not ctx.wants[0]:
         found[2] = found[3] = None
-    return (*found, None, None, None, d_s if ctx.wants[1] else None, *[None] * 12)
+    return [*found, d_s if ctx.wants[1] else None]
 
 
 spikes.register_autograd(_backward, setup_context=_keep)
 
 
+class Again(NamedTuple):
+    """What `potential` takes beside what the adjoint keeps, to run once more.
+
+    Attributes:
+        never: whether no potential is enough for a spike, whatever the threshold says.
+        kind: as in `potential`, and so are the rest.
+        slope: as said.
+        period: as said.
+    """
+
+    never: bool
+    kind: int
+    slope: float
+    period: int
+
+
 class Spikes(torch.autograd.Function):
-    """``fracspike::spikes`` without its copies, which an operator must make and a Function need not."""
+    """``fracspike::spikes`` without its copies, which an operator must make and a Function need not.
+
+    The results have the shape of the layer's current, and may be written to.
+    """
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """Return spikes, potential before reset and modes as they are; keep what the adjoint asks for."""
-        before, s, z_out, want_v = inputs[8], inputs[9], inputs[13], inputs[-1]
-        seen = before.view_as(before) if want_v else before.new_empty(0)
-        output = s.view_as(s), seen, z_out.view_as(z_out)
-        _keep(ctx, inputs, output)  # not by setup_context, which costs as much as a short sequence
+    def forward(
+        ctx: Any, made: tuple[Tensor, ...], again: Again, derivative: Tensor, smooth: Tensor,
+        where: tuple[Any, ...], reset: tuple[int, bool, bool, Sequence[float]], want_v: bool, *parts: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        """Return spikes, potential before reset and modes as they are; keep what the adjoint asks for.
+
+        Args:
+            ctx: of torch.
+            made: potential, spikes, clamp and modes from `potential`, and the noise and holds it was given.
+            again: what else it was given.
+            derivative: as in `spikes`, and so are all that say no more.
+            smooth: as said.
+            where: shape, dt, grid, horizon and tol.
+            reset: kind of reset, restart, detach and form.
+            want_v: as said.
+            parts: from current to v.
+        """
+        before, s, clamp, z, noise, hold = made
+        shape = -1, *where[0]
+        output = own(s, shape), own(before, shape) if want_v else before.new_empty(0), own(z, shape)
+        ctx.modes, ctx.reset, ctx.again, ctx.seen = where, reset, again, Witness(*output)
+        ctx.save_for_backward(*parts, derivative, s, _asked_for(before, reset), clamp, noise, hold)
+        ctx.wants = (bool(ctx.needs_input_grad[9] or ctx.needs_input_grad[10]), smooth.numel() > 0)
+        ctx.set_materialize_grads(False)
         return output
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         """Run the adjoint."""
-        return _backward(ctx, *grads)
+        *saved, noise, hold = ctx.saved_tensors
+        if ctx.seen.written:
+            saved[8:11] = _made_again(ctx, saved, noise, hold)
+        *found, d_s = _adjoint_of(ctx, saved, grads)
+        return (None, None, None, d_s, None, None, None, *found)
+
+
+def _made_again(ctx: Any, saved: Sequence[Tensor], noise: Tensor, hold: Tensor) -> list[Tensor]:
+    """Return derivative, spikes and potential before reset as they were before a user wrote to them."""
+    parts, derivative, asked_for = [x.detach() for x in saved[:8]], saved[8], len(saved[10])
+    reset, restart, _, form = ctx.reset
+    never, kind, slope, period = ctx.again
+    if never:
+        parts[4] = torch.full_like(parts[4], math.inf)
+    run: Any = run_potential
+    with torch.no_grad():
+        before, s, *_ = run(
+            *parts[:6], noise, *parts[6:], hold, *ctx.modes, kind, slope, reset, restart, period
+        )
+    return [before if form else derivative, s, before[:asked_for]]
 
 
 def second_derivative(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fracspike.solvers.modes import Grid
 
+from .given import shaped
 from .rates import pack
 from .step import Step
 
@@ -101,14 +102,14 @@ class Sequence:
         cls, current: Tensor, spikes: Tensor, before: Tensor, modes: Tensor, hold: Tensor,
         *, traces: bool, **variables: Tensor,
     ) -> Sequence:  # fmt: skip
-        """Give what a kernel made, neurons in one dimension, the shape of the current."""
-        shape = current.shape
+        """Give what a kernel made the shape of the current; what comes from a Function has it."""
+        shape = tuple(current.shape)
         return cls(
-            spikes=spikes.reshape(shape),
-            before=before.reshape(shape) if traces else before.new_empty(0),
-            modes=modes.reshape(-1, *shape[1:]),
-            hold=hold.reshape(shape[1:]),
-            variables={name: x.reshape(shape) for name, x in variables.items() if traces and x.numel()},
+            spikes=shaped(spikes, shape),
+            before=shaped(before, shape) if traces else before.new_empty(0),
+            modes=shaped(modes, (-1, *shape[1:])),
+            hold=shaped(hold, shape[1:]),
+            variables={name: shaped(x, shape) for name, x in variables.items() if traces and x.numel()},
         )
 
 
@@ -152,36 +153,43 @@ def run(
     flat, threshold = parts[0], parts[4]
     reset = ops.RESETS[neuron.reset]
     where = list(shape), neuron.dt, pack(grid), neuron.horizon, neuron.tol
+    plain = ops.is_plain(flat.detach())
+    drawn, held = step.flat_shift(flat), hold.reshape(size).contiguous()
     with torch.no_grad():
-        potential: Any = ops.run_potential if ops.is_plain(flat.detach()) else ops.potential
+        potential: Any = ops.run_potential if plain else ops.potential
         detached = [part.detach() for part in parts]
         if step.kind == "never":
             detached[4] = torch.full_like(threshold, math.inf)
         before, spikes, clamp, end, left = potential(
-            *detached, step.flat_shift(flat), start.detach(), v.detach(),
-            hold.reshape(size).contiguous(), *where, ops.KINDS[step.kind], step.slope, reset,
-            neuron.restart, neuron.period,
+            *detached, drawn, start.detach(), v.detach(), held, *where, ops.KINDS[step.kind], step.slope,
+            reset, neuron.restart, neuron.period,
         )  # fmt: skip
     level = neuron.threshold.to(current.dtype)
     trace, fired = before.reshape(current.shape), spikes.reshape(current.shape)
     learns = step.trained or any(part.requires_grad for part in (*parts, start, v))
     if torch.is_grad_enabled() and learns:
-        compiling = torch.compiler.is_compiling()
         derivative, form = trace, list(step.form)
-        if compiling or neuron.restart or neuron.period:
+        if not plain or neuron.restart or neuron.period:
             form = []
         if not form:
-            kept = traces or neuron.restart or neuron.reset == "value" or step.trained or compiling
+            kept = traces or neuron.restart or neuron.reset == "value" or step.trained or not plain
             with torch.no_grad():
                 derivative = step.slopes(trace, level.detach(), fired, None if kept else trace)
         smooth = before.new_empty(0)
         if step.trained:
             smooth = step.spikes((trace - level).detach(), step.noise).reshape(flat.shape)
-        function: Any = ops.spikes if compiling else ops.Spikes.apply
-        spikes, before, end = function(
-            *parts, start, v, before, spikes, derivative.reshape(flat.shape), smooth, clamp, end,
-            *where, reset, neuron.restart, neuron.detach, form, traces,
-        )  # fmt: skip
+        derivative, rules = derivative.reshape(flat.shape), (reset, neuron.restart, neuron.detach, form)
+        if plain:
+            again = ops.Again(step.kind == "never", ops.KINDS[step.kind], step.slope, neuron.period)
+            made = before, spikes, clamp, end, drawn, held
+            function: Any = ops.Spikes.apply
+            spikes, before, end = function(
+                made, again, derivative, smooth, where, rules, traces, *parts, start, v
+            )
+        else:
+            spikes, before, end = ops.spikes(
+                *parts, start, v, before, spikes, derivative, smooth, clamp, end, *where, *rules, traces
+            )
     else:
         step.check(trace, level, fired)
     return Sequence.shaped(current, spikes, before, end, left, traces=traces)
