@@ -1,22 +1,17 @@
 """Fashion-MNIST: 70000 images of clothes, 28 x 28 pixels, ten classes.
 
-Xiao, Rasul and Vollgraf (2017), arXiv 1708.07747; idx files as LeCun describes them for MNIST: two
-zero bytes, the type (8: unsigned byte), the number of dimensions, their sizes as big-endian 32-bit
-numbers, the values; compressed with gzip.
+Xiao, Rasul and Vollgraf (2017), arXiv 1708.07747; idx files, compressed with gzip.
 """
 
 from __future__ import annotations
 
-import gzip
-import math
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .places import Remote, Source, damaged, file, folder
+from . import idx
+from .places import Remote, Source, damaged, folder
 
 CLASSES = (
     "T-shirt",
@@ -31,6 +26,7 @@ CLASSES = (
     "Ankle boot",
 )
 SIDE = 28
+MOST = 2**26  # bytes in a file when it is unpacked: the training images have 47 MB
 FILES = {"training": "train", "test": "t10k"}
 KINDS = ("images-idx3-ubyte", "labels-idx1-ubyte")
 ORIGIN = (
@@ -50,6 +46,7 @@ SOURCE = Source(
     files=tuple(SHA256),
     remotes=tuple(Remote(name, ORIGIN + name, digest) for name, digest in SHA256.items()),
     places=("/usr/share/datasets/fashion-mnist",),  # Debian's package dataset-fashion-mnist
+    largest=2**25,  # the training images have 26 MB
 )
 
 Part = tuple[NDArray[np.uint8], NDArray[np.uint8]]
@@ -74,7 +71,8 @@ def load(place: str | Path | None = None) -> dict[str, Part]:
 
 
 def _part(place: Path, stem: str) -> Part:
-    images, labels = (idx(place, f"{stem}-{kind}.gz", SOURCE) for kind in KINDS)
+    images = idx.read(place, f"{stem}-{KINDS[0]}.gz", SOURCE, dimensions=3, most=MOST)
+    labels = idx.read(place, f"{stem}-{KINDS[1]}.gz", SOURCE, dimensions=1, most=MOST)
     if images.shape[1:] != (SIDE, SIDE):
         raise damaged(place / f"{stem}-{KINDS[0]}.gz", SOURCE, f"images of shape {images.shape[1:]}")
     if labels.shape != images.shape[:1] or not len(labels):
@@ -84,34 +82,3 @@ def _part(place: Path, stem: str) -> Part:
     if labels.max() >= len(CLASSES):
         raise damaged(place / f"{stem}-{KINDS[1]}.gz", SOURCE, f"a label of {labels.max()}")
     return images, labels
-
-
-def idx(place: Path, name: str, source: Source) -> NDArray[np.uint8]:
-    """Return the array of unsigned bytes in an idx file compressed with gzip.
-
-    Args:
-        place: the folder.
-        name: of the file in it.
-        source: the data set, named in errors.
-
-    Returns:
-        The array, in the shape that the file says.
-
-    Raises:
-        ValueError: if the file is missing, damaged, truncated, or of another type.
-    """
-    try:
-        content = gzip.decompress(file(place, name, source))  # compares gzip's own checksum
-    except (OSError, EOFError, zlib.error) as error:
-        raise damaged(place / name, source, str(error) or type(error).__name__) from error
-    if len(content) < 4 or content[:3] != b"\0\0\x08":
-        raise damaged(place / name, source, "no idx file of unsigned bytes")
-    head = 4 + 4 * content[3]
-    if len(content) < head:
-        raise damaged(place / name, source, "ends within its head")
-    shape = struct.unpack(f">{content[3]}I", content[4:head])
-    if len(content) - head != math.prod(shape):
-        raise damaged(
-            place / name, source, f"{len(content) - head} values where {math.prod(shape)} are announced"
-        )
-    return np.frombuffer(content, np.uint8, offset=head).reshape(shape)

@@ -20,13 +20,14 @@ from .places import Source, damaged, file, folder
 
 RATE = 8000  # Hz
 CLASSES = tuple(str(digit) for digit in range(10))
-NAME = re.compile(r"(?P<digit>\d)_(?P<speaker>[a-z]+)_(?P<index>\d+)\.wav")
+NAME = re.compile(r"(?P<digit>[0-9])_(?P<speaker>[a-z]+)_(?P<index>0|[1-9][0-9]{0,5})\.wav")
 TEST_INDICES = 5  # the first of each speaker and digit are the official test set
 SOURCE = Source(
     name="fsdd",
     title="the Free Spoken Digit Dataset (github.com/Jakobovski/free-spoken-digit-dataset)",
     licence="CC BY-SA 4.0",
     files=("recordings",),
+    largest=2**20,  # 65 seconds; the longest digit takes two
 )
 
 
@@ -101,12 +102,15 @@ def _check_complete(recordings: Path, found: list[Name]) -> None:
 
 
 def _wave(recordings: Path, name: str) -> NDArray[np.float32]:
+    content = io.BytesIO(file(recordings, name, SOURCE))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # a truncated file is only warned of
-            rate, samples = wavfile.read(io.BytesIO(file(recordings, name, SOURCE)))
-    except (ValueError, wavfile.WavFileWarning) as error:
-        raise damaged(recordings / name, SOURCE, " ".join(str(error).split()) or "no WAV file") from error
+            rate, samples = wavfile.read(content)
+    except Exception as error:  # bytes at random make SciPy raise nearly anything
+        raise damaged(
+            recordings / name, SOURCE, f"no WAV file: {str(error) or type(error).__name__}"
+        ) from error
     if rate != RATE:
         raise damaged(recordings / name, SOURCE, f"sampled at {rate} Hz, not at {RATE}")
     if samples.dtype != np.int16 or samples.ndim != 1 or not len(samples):

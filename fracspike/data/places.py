@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import stat
 import tarfile
 import tempfile
 import zipfile
@@ -18,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 
 VARIABLE = "FRACSPIKE_DATA"
+REASON = 200  # characters of a reader's own words that are shown
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Source:
         files: names that must be in its folder for it to be there at all.
         remotes: where they come from; empty if they cannot be fetched.
         places: folders where a package of the system puts it.
+        largest: size in bytes that none of its files exceeds; more is never read.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Source:
     files: Sequence[str]
     remotes: Sequence[Remote] = ()
     places: Sequence[str] = ()
+    largest: int = 2**26
 
 
 def cache_folder() -> Path:
@@ -106,33 +110,43 @@ def file(place: Path, name: str, source: Source) -> bytes:
     Args:
         place: the folder.
         name: of the file in it.
-        source: the data set, named in the error.
+        source: the data set, named in the error; it says how large the file may be.
 
     Returns:
         Its bytes.
 
     Raises:
-        ValueError: if it cannot be read.
+        ValueError: if it cannot be read, is no ordinary file, or is larger than ``source.largest``.
     """
+    path = place / name
     try:
-        return (place / name).read_bytes()
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe or a device would never end
+            raise damaged(path, source, "it is no ordinary file")
+        with path.open("rb") as stream:
+            content = stream.read(source.largest + 1)
     except OSError as error:
-        raise damaged(place / name, source, error.strerror or "cannot be read") from error
+        raise damaged(path, source, error.strerror or "cannot be read") from error
+    if len(content) > source.largest:
+        raise damaged(path, source, f"larger than {source.largest} bytes, which no file of it is")
+    return content
 
 
-def damaged(path: Path, source: Source, reason: str) -> ValueError:
+def damaged(path: Path, source: Source, reason: object) -> ValueError:
     """Return the error for a file that is not what it should be, to be raised by a loader.
 
     Args:
         path: the file.
         source: the data set.
-        reason: what is wrong with it, such as ``"ends after 12 of 784 bytes"``.
+        reason: what is wrong with it, such as ``"ends after 12 of 784 bytes"``; readers quote what they find,
+            so only the start of it is shown, on one line.
 
     Returns:
         An error that says what to do; the file itself is never touched.
     """
+    shown = " ".join(str(reason).split())
+    shown = shown if len(shown) <= REASON else f"{shown[:REASON]}..."
     return ValueError(
-        f"{path} is damaged or no file of {source.title} ({reason}); it is left as it is: "
+        f"{path} is damaged or no file of {source.title} ({shown}); it is left as it is: "
         "remove it to have it fetched again, or give another folder with --data"
     )
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+import pickletools
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -53,6 +54,7 @@ SOURCE = Source(
     title="Planetoid's Cora and Citeseer",
     licence="MIT",
     files=tuple(SHA256),
+    largest=2**22,
     remotes=tuple(Remote(name, ORIGIN + name, digest) for name, digest in SHA256.items()),
 )
 UNLABELLED = -1
@@ -80,17 +82,19 @@ class _Matrix:
     """Stands in for SciPy's sparse matrix while a pickle is read: attributes, no behaviour."""
 
 
+def _rebuilt(kind: object, shape: object, code: object) -> NDArray[Any]:
+    """Return the empty array that a pickle then fills; it may ask for any size, and gets none."""
+    return np.empty(0)
+
+
 #: all that a file may name; what is not here is refused, whatever it is
 _KNOWN = {
-    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "ndarray"): None,  # only ever handed to _reconstruct; the real one makes arrays of any size
     ("numpy", "dtype"): np.dtype,
     ("collections", "defaultdict"): defaultdict,
     **{(module, "list"): list for module in ("__builtin__", "builtins")},
     **{(module, "csr_matrix"): _Matrix for module in ("scipy.sparse.csr", "scipy.sparse._csr")},
-    **{
-        (module, "_reconstruct"): np.empty(0).__reduce__()[0]
-        for module in ("numpy.core.multiarray", "numpy._core.multiarray")
-    },
+    **{(module, "_reconstruct"): _rebuilt for module in ("numpy.core.multiarray", "numpy._core.multiarray")},
 }
 
 
@@ -100,6 +104,17 @@ class _Unpickler(pickle.Unpickler):
             return _KNOWN[module, name]
         except KeyError:
             raise ValueError(f"it asks for {module}.{name}, which no data need") from None
+
+
+def _check_sizes(raw: bytes) -> None:
+    """Look through a pickle without carrying it out: a few bytes of it may ask for gigabytes.
+
+    Raises:
+        ValueError: if it announces more bytes than there are, or numbers what it remembers beyond them.
+    """
+    for code, argument, _ in pickletools.genops(raw):
+        if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > len(raw):
+            raise ValueError(f"it remembers {argument} things in {len(raw)} bytes")
 
 
 def load(place: str | Path | None = None, name: str = "cora") -> Graph:
@@ -194,8 +209,10 @@ class _Reader:
         return both.tocsr()
 
     def unpickled(self, part: str) -> Any:
+        raw = self.raw(part)
         try:
-            return _Unpickler(io.BytesIO(self.raw(part)), encoding="latin1").load()
+            _check_sizes(raw)
+            return _Unpickler(io.BytesIO(raw), encoding="latin1").load()
         except Exception as error:  # bytes at random make these raise nearly anything
             raise self.damaged(part, f"{type(error).__name__}: {error}") from error
 

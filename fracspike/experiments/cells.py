@@ -65,7 +65,7 @@ def _measure_one(folder: Path, cell: dict[str, Any], work: Work) -> dict[str, An
 def _kept(path: Path, depends: dict[str, Any]) -> dict[str, Any] | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # there is none, or it is damaged: measured again
+    except (OSError, ValueError, RecursionError):  # there is none, or it is damaged: measured again
         return None
     if not isinstance(content, dict) or any(content.get(name) != value for name, value in depends.items()):
         return None

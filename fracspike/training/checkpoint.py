@@ -120,6 +120,8 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         # torch.load itself takes weights with flipped bits without a word
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+            if sum(part.file_size for part in archive.infolist()) > len(raw):
+                raise ValueError("it announces more than it holds")  # torch stores, it does not compress
             broken = archive.testzip()
         content = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
     except Exception as error:  # bytes at random make these raise nearly anything
