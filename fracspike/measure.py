@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd  # torch names no public base classes
 from torch.nn.utils import parametrize
 
+from fracspike.layers.moment import Moment
 from fracspike.layers.recording import Neuron, record
 from fracspike.neurons import FractionalIF, FractionalLI, FractionalLIF, FractionalNeuron, exact
 from fracspike.neurons.lif import EXACT, SCHEMES
@@ -129,7 +130,9 @@ class Report:
 
 @torch.no_grad()
 def operations(model: nn.Module, inputs: Tensor) -> Report:
-    """Run a model once and count what it does for a sample.
+    """Run a model once, as it is in training or evaluation, and count what it does for a sample.
+
+    Running statistics and random numbers are afterwards as if it had not run.
 
     Layers of weights are linear and convolutional ones. A layer of which all inputs are 0 or 1 is counted
     as event-driven: additions, for each spike as many as weights leave it (its fan-out; at the border of a
@@ -173,10 +176,12 @@ def operations(model: nn.Module, inputs: Tensor) -> Report:
             hooks.append(module.register_forward_hook(count))
         elif isinstance(module, FractionalLIF | FractionalNeuron):
             hooks.append(module.register_forward_hook(place))
+    moment = Moment(model)
     try:
         with record(model, what=("spikes",)) as recording:
             model(inputs)
     finally:
+        moment.restore()  # to measure counts no statistics, and draws no random numbers
         for hook in hooks:
             hook.remove()
     for name, trace in recording.items():

@@ -100,6 +100,10 @@ class Solve:
                 y = base
                 if predictor is not None:
                     y = base + newest_weight * field(self.initial + predictor.weighted_sum())
+                if n == len(self.times) - 1 and not self.keep:  # no step needs another rate
+                    states.append(y)
+                    self._report(n)
+                    break
                 rate = field(y)
             history.append(rate)
             if predictor is not None:

@@ -57,6 +57,40 @@ def test_layers_are_as_they_were_afterwards_even_after_an_error(net: nn.Sequenti
         assert not {"simulate", "forward"} & vars(layer).keys()
 
 
+def test_recordings_within_each_other_both_see_the_pass(net: nn.Sequential) -> None:
+    with fs.record(net) as outer:
+        with fs.record(net[1]) as inner:
+            net(torch.rand(5, 2, 6))
+        assert torch.equal(outer["1"].spikes, inner[""].spikes)
+        net(torch.rand(7, 2, 6))
+    assert len(outer["1"].spikes) == 7
+    assert len(inner[""].spikes) == 5
+    for layer in net:
+        assert not {"simulate", "forward"} & vars(layer).keys()
+
+
+def test_a_layer_with_a_forward_of_its_own_gives_what_it_gives() -> None:
+    class Potential(fs.FractionalLIF):
+        def forward(self, current: torch.Tensor, state: fs.neurons.State | None = None) -> torch.Tensor:
+            return self.simulate(current, state).voltage
+
+    layer, x = Potential(0.6, resistance=3.0), torch.rand(9, 2, 3)
+    with fs.record(layer) as recording:
+        recorded = layer(x)
+    assert torch.equal(recorded, layer(x))
+    assert torch.equal(recording[""].voltage, recorded)
+
+
+def test_to_measure_changes_nothing() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(fs.TimeDistributed(nn.BatchNorm1d(6)), nn.Dropout(0.5), fs.FractionalLIF(0.6))
+    random = torch.get_rng_state()
+    measure.operations(model, torch.rand(5, 4, 6, generator=torch.Generator().manual_seed(1)))
+    assert int(model[0].module.num_batches_tracked) == 0
+    assert torch.equal(model[0].module.running_mean, torch.zeros(6))
+    assert torch.equal(torch.get_rng_state(), random)
+
+
 def test_each_pass_overwrites_the_one_before(net: nn.Sequential) -> None:
     with fs.record(net) as recording:
         net(torch.rand(5, 1, 6))

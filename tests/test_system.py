@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import fracspike as fs
 from fracspike.layers.interpolate import INTERPOLATIONS, on_grid
-from fracspike.solvers import Exponentials, fdeint, mittag_leffler
+from fracspike.solvers import Blocked, Exponentials, Memory, Window, fdeint, mittag_leffler
 
 OURS = {"gl": "gl_explicit", "l1": "l1_explicit", "pred": "predictor", "euler": "gl_explicit"}
 
@@ -208,6 +208,142 @@ def test_networks_with_skips_convolutions_and_norms() -> None:
     solution.output.sum().backward()
     assert model.first[0].module.weight.grad is not None
     assert "forward" not in vars(model.first[1])  # the layers are as they were
+
+
+EXPLICIT = ("gl_explicit", "l1_explicit", "predictor", "abm")
+MEMORIES = (None, Window(6), Blocked(8), Exponentials(1e-5))
+
+
+def noisy(generator: torch.Generator | None = None) -> nn.Sequential:
+    """A network with all that a second pass would do otherwise: dropout, statistics, a noisy threshold."""
+    noise = fs.surrogate.get("noisy_threshold", mode="hard_st", generator=generator)
+    return nn.Sequential(
+        networks.linear(3, 8, 5, 3.0),
+        fs.TimeDistributed(nn.BatchNorm1d(8)),
+        nn.Dropout(0.3),
+        fs.FractionalLIF(0.6, resistance=3.0, surrogate=noise),
+        networks.linear(8, 5, 6, 3.0),
+        fs.FractionalLIF(0.6, resistance=4.0, surrogate="atan", learn="tau"),
+        networks.linear(5, 2, 7, 1.0),
+    )
+
+
+@pytest.mark.parametrize("gradient", ["adjoint", "autograd"])
+@pytest.mark.parametrize("memory", MEMORIES, ids=str)
+@pytest.mark.parametrize("method", EXPLICIT)
+def test_the_returned_spikes_drove_the_solution(method: str, memory: Memory | None, gradient: str) -> None:
+    """The rest of the net, driven by the spikes of the noisy layer, has the same potentials to the bit."""
+    torch.manual_seed(3)
+    model, x = noisy(), 3 * networks.numbers(20, 4, 3, seed=2)
+    options = {"method": method, "memory": memory, "gradient": gradient}
+    whole = fs.as_system(model, x, interpolation="hold").solve(**options)
+    assert 0.05 < float(whole.spikes["3"].detach().mean()) < 0.95
+    rest = fs.as_system(model[4:], whole.spikes["3"], interpolation="hold").solve(**options)
+    assert torch.equal(rest.potentials["5"], whole.potentials["5"])
+    assert torch.equal(rest.spikes["5"], whole.spikes["5"])
+    assert torch.equal(rest.output, whole.output)
+    assert torch.equal(whole.at, whole.t[:-1])
+    assert int(model[1].module.num_batches_tracked) == 20  # once a step
+
+
+def test_statistics_are_those_of_one_pass_a_step() -> None:
+    model, x = noisy().eval(), 3 * networks.numbers(20, 4, 3, seed=2)
+    model[1].train()
+    fs.as_system(model, x, interpolation="hold").solve()
+    mean = torch.zeros(8)
+    for sample in model[0](x):
+        mean = 0.9 * mean + 0.1 * sample.mean(0)
+    assert torch.allclose(model[1].module.running_mean, mean, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["l1", "gl", "trapezoid"])
+def test_an_implicit_step_draws_once_and_counts_once(method: str) -> None:
+    """Without spikes it converges, and dropout is that of the step; entry k is of its end."""
+    torch.manual_seed(3)
+    model = nn.Sequential(
+        fs.TimeDistributed(nn.BatchNorm1d(3)),
+        nn.Dropout(0.5),
+        fs.FractionalLI(0.6),
+        nn.Linear(3, 2),
+        fs.FractionalLI(0.6),
+    ).double()
+    x = networks.numbers(15, 4, 3, seed=2).double()
+    whole = fs.as_system(model, x, interpolation="hold").solve(method=method)
+    assert int(model[0].module.num_batches_tracked) == 15
+    assert torch.equal(whole.at, whole.t[1:])
+    assert torch.equal(whole.spikes["2"], whole.potentials["2"][1:])
+    begun = torch.cat([whole.potentials["2"][:1], whole.spikes["2"]])
+    rest = fs.as_system(model[3:], begun, interpolation="hold").solve(method=method)
+    assert torch.allclose(rest.potentials["4"][:-1], whole.potentials["4"], rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("method", [*EXPLICIT, "trapezoid"])
+def test_gradients_of_a_network_that_draws_are_those_of_finite_differences(method: str) -> None:
+    x = networks.numbers(12, 2, 3, seed=2).double()
+    weight = networks.numbers(12, 2, 4, seed=4).double()
+    model = nn.Sequential(
+        nn.Dropout(0.3),
+        networks.linear(3, 4, 5, 1.0).double(),
+        fs.FractionalLIF(0.6, tau=9.0, surrogate=nn.Sigmoid()),
+        networks.linear(4, 4, 6, 1.0).double(),
+        fs.FractionalLIF(0.6, tau=9.0, surrogate=nn.Sigmoid()),
+    )
+
+    def loss() -> Tensor:
+        torch.manual_seed(7)
+        solution = fs.as_system(model, x, interpolation="hold").solve(method=method)
+        return (solution.output * weight).sum() + (solution.spikes["2"][3] ** 2).sum()
+
+    loss().backward()
+    matrix = model[1].weight
+    for i, j in ((0, 0), (2, 1)):
+        with torch.no_grad():
+            ends = []
+            for move in (1e-6, -2e-6):
+                matrix[i, j] += move
+                ends.append(float(loss()))
+            matrix[i, j] += 1e-6
+        assert float(matrix.grad[i, j]) == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-5)
+
+
+def test_a_method_that_is_none_of_ours_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"`method` must be one of .*got 'dopri5'"):
+        fs.as_system(layer(1.0), torch.ones(3, 1, 2)).solve(method="dopri5")
+
+
+def test_reading_passes_the_network_again_and_says_where_that_cannot_be() -> None:
+    model, x = noisy(), 3 * networks.numbers(20, 4, 3, seed=2)
+    system = fs.as_system(model, x)
+    y = fdeint(system, system.y0, system.t, system.alpha, method="gl_explicit")
+    counted = int(model[1].module.num_batches_tracked)
+    assert counted == 20
+    random = torch.get_rng_state()
+    with pytest.raises(ValueError, match=r"draws random numbers .* take them from system.solve\(\)"):
+        system.read(system.t[:-1], y[:-1])
+    assert torch.equal(torch.get_rng_state(), random)
+    model[2].eval()
+    model[3].eval()
+    whole = system.solve()
+    counted += 20
+    spikes, output = system.read(
+        whole.at, torch.cat([v[:-1].flatten(2) for v in whole.potentials.values()], 2)
+    )
+    assert torch.equal(spikes["3"], whole.spikes["3"])
+    assert torch.equal(output, whole.output)
+    assert int(model[1].module.num_batches_tracked) == counted
+    generator = torch.Generator().manual_seed(1)  # noise of its own is noise as well
+    own = fs.as_system(nn.Sequential(*list(noisy(generator))[3:]), torch.rand(5, 4, 8))
+    with pytest.raises(ValueError, match=r"draws random numbers"):
+        own.read(own.t[:-1], own.y0.expand(5, 4, -1))
+
+
+def test_a_recording_does_not_see_a_system_and_says_so() -> None:
+    model = layer(0.5)
+    system = fs.as_system(model, torch.ones(3, 1, 2))
+    with fs.record(model), pytest.raises(ValueError, match=r"a `forward` of its own, as within record\(\)"):
+        system.solve()
+    assert "forward" not in vars(model)
+    system.solve()
 
 
 def test_a_look_at_the_shapes_moves_no_statistics() -> None:

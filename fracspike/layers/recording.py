@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fracspike.neurons import FractionalIF, FractionalLI, FractionalLIF, FractionalNeuron, Simulation, State
+from fracspike.neurons import FractionalIF, FractionalLIF, FractionalNeuron, Simulation, State
 from fracspike.neurons.membrane import Integrator, Propagator
 from fracspike.solvers import checks
 
 Neuron = FractionalLIF | FractionalNeuron
 KINDS = ("current", "spikes", "voltage", "pre_reset", "variables")
+METHODS = ("simulate", "forward")  # of a layer, replaced while it is recorded
 
 
 @dataclass
@@ -106,19 +107,24 @@ def record(
 
         return listening
 
+    before = [(layer, {name: vars(layer).get(name) for name in METHODS}) for layer in layers.values()]
     for name, layer in layers.items():
         layer.simulate = listen(name, layer)  # type: ignore[method-assign]
-        layer.forward = partial(_forward, layer)  # type: ignore[method-assign]
+        if isinstance(layer, FractionalLIF) and type(layer).forward is FractionalLIF.forward:
+            # all others call simulate themselves
+            layer.forward = partial(_forward, layer)  # type: ignore[method-assign]
     try:
         yield recording
     finally:
-        for layer in layers.values():
-            del layer.simulate, layer.forward
+        for layer, methods in before:
+            for name, method in methods.items():
+                vars(layer).pop(name, None)
+                if method is not None:  # of a recording around this one
+                    setattr(layer, name, method)
 
 
-def _forward(layer: Neuron, current: Tensor, state: State | None = None) -> Tensor:
-    run = layer.simulate(current, state)
-    return run.voltage if isinstance(layer, FractionalLI) else run.spikes
+def _forward(layer: FractionalLIF, current: Tensor, state: State | None = None) -> Tensor:
+    return layer.simulate(current, state).spikes
 
 
 def memory_kernel(layer: Neuron, steps: int) -> Tensor:

@@ -7,24 +7,20 @@ potentials of all layers are one state that advances together, a right-hand side
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.utils import parametrize
 
-from fracspike.neurons import FractionalIF, FractionalLI, FractionalLIF
-from fracspike.neurons.reset import RESETS
-from fracspike.solvers import Memory, checks, fdeint
+from fracspike.neurons import FractionalLIF
+from fracspike.solvers import METHODS, Memory, checks, fdeint
 
+from .cells import check_layer, in_place, rate_of
 from .interpolate import INTERPOLATIONS, on_grid
-
-KINDS = (FractionalLIF, FractionalIF, FractionalLI)
+from .moment import Moment
+from .passes import Pass, flat, steps_of
 
 
 @dataclass(frozen=True)
@@ -34,16 +30,19 @@ class Solution:
     Attributes:
         t: times ``(n + 1,)``, from 0.
         potentials: of each layer by name, ``(n + 1, B, *)``, from rest.
-        spikes: of each layer by name, ``(n, B, *)``; entry k belongs to ``t[k]``. A readout's are its
-            potentials.
+        spikes: of each layer by name, ``(n, B, *)``: those that drove the step from ``t[k]`` to ``t[k + 1]``.
+            A readout's are its potentials.
         output: what the network makes of them, ``(n, B, *)``: the spikes of the last layer, or what the
             layers after it make of these.
+        at: times ``(n,)`` of spikes and output: ``t[:-1]`` with an explicit method, and ``t[1:]`` with an
+            implicit one, whose steps are driven by the spikes at their end.
     """
 
     t: Tensor
     potentials: dict[str, Tensor]
     spikes: dict[str, Tensor]
     output: Tensor
+    at: Tensor
 
 
 class System(nn.Module):
@@ -69,7 +68,7 @@ class System(nn.Module):
                 "`model` must have at least one fractional layer, such as FractionalLIF; got none"
             )
         for name, layer in named.items():
-            _check_layer(name, layer)
+            check_layer(name, layer)
         steps = {layer.dt for layer in named.values()}
         if len(steps) > 1:
             raise ValueError(f"all layers of a system must have one dt, got {sorted(steps)}")
@@ -109,11 +108,10 @@ class System(nn.Module):
         Returns:
             What ``y`` is.
         """
-        potentials = self.split(y) if isinstance(y, Tensor) else dict(zip(self.shapes, y, strict=True))
-        at = {name: v.unsqueeze(0) for name, v in potentials.items()}
-        rates, _, _ = self._evaluate(self.input_at(t.reshape(1)), at)
-        tuple_ = tuple(rates[name].squeeze(0) for name in self.shapes)
-        return torch.cat([rate.flatten(1) for rate in tuple_], 1) if isinstance(y, Tensor) else tuple_
+        if isinstance(y, Tensor):
+            return flat(self._look(t, y).rates)
+        at = {name: v.unsqueeze(0) for name, v in zip(self.shapes, y, strict=True)}
+        return tuple(rate.squeeze(0) for rate in self._pass(self.input_at(t.reshape(1)), at).rates.values())
 
     rhs = forward
 
@@ -163,25 +161,33 @@ class System(nn.Module):
         }
 
     def read(self, t: Tensor, y: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the spikes of each layer and the output of the network, along a solution.
+        """Return the spikes of each layer and the output of the network, along a solution from elsewhere.
+
+        The network is passed once more, so that it must not draw random numbers; its running statistics
+        are left as they are.
 
         Args:
             t: times ``(n,)``.
             y: flat states ``(n, B, N)`` at these times.
+
+        Raises:
+            ValueError: if the network draws random numbers, which would be others than those of the solution.
         """
-        potentials = self.split(y)
-        if not (self.model.training and any(isinstance(part, _NormBase) for part in self.model.modules())):
-            _, spikes, output = self._evaluate(self.input_at(t), potentials)
-            return spikes, output
-        # statistics over the batch of each time, as the right-hand side has them
-        at = [
-            self._evaluate(
-                self.input_at(t[k : k + 1]), {name: v[k : k + 1] for name, v in potentials.items()}
-            )
-            for k in range(len(t))
-        ]
-        spikes = {name: torch.cat([one[1][name] for one in at]) for name in self.shapes}
-        return spikes, torch.cat([one[2] for one in at])
+        moment = Moment(self.model)
+        try:
+            if self.model.training and any(isinstance(part, _NormBase) for part in self.model.modules()):
+                # statistics over the batch of each time, as the right-hand side has them
+                made = [self._look(time, state) for time, state in zip(t, y, strict=True)]
+            else:
+                made = [self._pass(self.input_at(t), self.split(y))]
+            if moment.drew():
+                raise ValueError(
+                    "the network draws random numbers (noise, dropout), so that its spikes would be others "
+                    "than those of the solution; take them from system.solve(), or call eval() first"
+                )
+        finally:
+            moment.restore()
+        return _joined(made)
 
     def solve(
         self,
@@ -194,6 +200,12 @@ class System(nn.Module):
     ) -> Solution:
         """Solve the system over the time of the input, by :func:`fracspike.solvers.fdeint`.
 
+        Each step passes the network once, and returned are the spikes of this pass, which drove the step:
+        random numbers (a noisy threshold, dropout) are drawn once a step, and running statistics count a step
+        once. ``"abm"`` corrects a step with the currents and spikes at its start, and moves the potentials
+        alone. An implicit method looks several times at the end of a step, each time with the same random
+        numbers, and statistics count the last look.
+
         Args:
             inputs: what to drive it with, ``(T, B, *)``; what it was bound to by default.
             method: a name in ``fracspike.solvers.METHODS``. Explicit ones go with the jumps that spikes make
@@ -204,13 +216,19 @@ class System(nn.Module):
 
         Returns:
             Potentials, spikes and output; there is one entry for each step.
+
+        Raises:
+            ValueError: if an argument is unknown, or the system has no input.
+            RuntimeError: if an implicit step does not converge.
         """
+        checks.one_of("method", method, METHODS)
         if inputs is not None:
             self.bind(inputs)
         t = self._grid(checks.positive_int("substeps", substeps))
-        y = fdeint(self, self.y0, t, self.alpha, method=method, memory=memory, gradient=gradient)
-        spikes, output = self.read(t[:-1], y[:-1])
-        return Solution(t, self.split(y), spikes, output)
+        steps = steps_of(method, self._look, self._hold, self.model, self.dt / substeps)
+        y = fdeint(steps, self.y0, t, self.alpha, method=method, memory=memory, gradient=gradient)
+        spikes, output = _joined(steps.passes(t, y))
+        return Solution(t, self.split(y), spikes, output, t[1:] if steps.at_end else t[:-1])
 
     def _grid(self, substeps: int) -> Tensor:
         count = len(self._bound()) * substeps
@@ -221,34 +239,31 @@ class System(nn.Module):
             raise ValueError("the system has no input yet; pass it to as_system, bind or solve")
         return self.inputs
 
-    def _evaluate(
-        self, x: Tensor, potentials: dict[str, Tensor]
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
-        """Return rates, spikes and output at n times, each ``(n, B, *)``."""
+    def _look(self, t: Tensor, y: Tensor) -> Pass:
+        """Pass the network at one time, with the flat state ``(B, N)`` there."""
+        return self._pass(self.input_at(t.reshape(1)), self.split(y.unsqueeze(0)))
+
+    def _pass(self, x: Tensor, potentials: dict[str, Tensor]) -> Pass:
+        """Pass the network at n times, with an input and potentials of ``(n, B, *)``."""
         rates: dict[str, Tensor] = {}
+        currents: dict[str, Tensor] = {}
         spikes: dict[str, Tensor] = {}
 
         def cell(name: str, current: Tensor) -> Tensor:
-            rates[name], spikes[name] = self._rate(self.layers[name], potentials[name], current)
+            currents[name] = current
+            rates[name], spikes[name] = rate_of(self.layers[name], potentials[name], current, self.lookahead)
             return spikes[name]
 
-        with _in_place(self.layers, cell):
+        with in_place(self.layers, cell):
             output = cast(Tensor, self.model(x))
-        return rates, spikes, output
+        return Pass({name: rates[name] for name in self.shapes}, currents, spikes, output)
 
-    def _rate(self, layer: FractionalLIF, v: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Return :math:`D^\alpha v` of a layer and its spikes, the reset a negative input."""
-        rate = (layer.tau**-layer.alpha).to(v.dtype)
-        drive = layer.resistance.to(v.dtype) * current
-        if not isinstance(layer, FractionalIF):
-            drive = drive + layer.v_rest.to(v.dtype) - v
-        flow = rate * drive
-        if isinstance(layer, FractionalLI):
-            return flow, v
-        charged = v + self.lookahead * flow
-        spike = layer.surrogate(charged - layer.threshold.to(v.dtype))
-        fed_back = spike.detach() if layer.detach_reset else spike
-        return flow + rate * (RESETS[layer.reset](charged, fed_back, layer) - charged), spike
+    def _hold(self, y: Tensor, made: Pass) -> dict[str, Tensor]:
+        """Return the rates at the flat state ``(B, N)``, with the currents and spikes of a pass."""
+        return {
+            name: rate_of(self.layers[name], v, made.currents[name], self.lookahead, made.spikes[name])[0]
+            for name, v in self.split(y.unsqueeze(0)).items()
+        }
 
     @torch.no_grad()
     def _probe(self, x: Tensor) -> dict[str, torch.Size]:
@@ -261,11 +276,13 @@ class System(nn.Module):
             return torch.zeros_like(current)
 
         modes = {part: part.training for part in self.model.modules()}
-        self.model.eval()  # a look at the shapes must not move running statistics
+        moment = Moment(self.model)
+        self.model.eval()  # a look at the shapes must not move running statistics, nor random numbers
         try:
-            with _in_place(self._named, cell):
+            with in_place(self._named, cell):
                 self.model(x)
         finally:
+            moment.restore()
             for part, mode in modes.items():
                 part.training = mode
         missing = self._named.keys() - shapes.keys()
@@ -307,7 +324,8 @@ def as_system(
 
     Returns:
         The system: ``system(t, y)``, ``system.y0``, ``system.t``, ``system.alpha`` go into ``fdeint``;
-        ``system.read(t, y)`` gives spikes and output; ``system.solve()`` does all at once.
+        ``system.read(t, y)`` gives spikes and output, of a network that draws no random numbers;
+        ``system.solve()`` does all in one pass a step.
 
     Raises:
         ValueError: if there is no fractional layer, or one has what no system can have.
@@ -325,24 +343,7 @@ def as_system(
     return System(model, inputs, interpolation, lookahead)
 
 
-@contextmanager
-def _in_place(layers: dict[str, FractionalLIF], cell: Callable[[str, Tensor], Tensor]) -> Iterator[None]:
-    """Let ``cell(name, current)`` stand in for the layers, for as long as the context lasts."""
-    for name, layer in layers.items():
-        layer.forward = partial(cell, name)  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        for layer in layers.values():
-            del layer.forward
-
-
-def _check_layer(name: str, layer: FractionalLIF) -> None:
-    kind = parametrize.type_before_parametrizations(layer)
-    if kind not in KINDS:
-        known = ", ".join(kind.__name__ for kind in KINDS)
-        raise TypeError(f"a system takes layers of {known}, got {kind.__name__} in `{name}`")
-    if layer.terms > 1:
-        raise ValueError(f"a system takes layers of one order, got {layer.terms} in `{name}`")
-    if layer.refractory > 0:
-        raise ValueError(f"a system has no refractory periods, got {layer.refractory:g} in `{name}`; pass 0")
+def _joined(made: list[Pass]) -> tuple[dict[str, Tensor], Tensor]:
+    """Return spikes and output of passes as one, in the order of time."""
+    spikes = {name: torch.cat([one.spikes[name] for one in made]) for name in made[0].spikes}
+    return spikes, torch.cat([one.output for one in made])

@@ -17,10 +17,17 @@ from torch import Tensor
 
 
 class Method(ABC):
-    """A step rule; a new one is a class with coefficients, and one line in ``METHODS``."""
+    """A step rule; a new one is a class with coefficients, and one line in ``METHODS``.
+
+    Attributes:
+        name: in ``METHODS``.
+        implicit: whether a step looks for a state at its end.
+        corrects: whether an explicit step evaluates a second time, at a state that it has predicted.
+    """
 
     name: ClassVar[str]
     implicit: ClassVar[bool]
+    corrects: ClassVar[bool] = False
 
     @staticmethod
     def order(alpha: float) -> float:

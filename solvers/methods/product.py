@@ -71,6 +71,7 @@ class ABM(RateMethod):
 
     name = "abm"
     implicit = False
+    corrects = True
 
     def coefficients(self, alpha: Tensor, h: float, count: int) -> RateCoefficients:
         """See :class:`RateMethod`."""
