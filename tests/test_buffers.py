@@ -70,3 +70,39 @@ def test_a_layer_keeps_its_results_while_it_goes_on(spare: buffers.Spare) -> Non
         drive.grad = None
         (spikes * drive.detach()).sum().backward()
         assert torch.equal(drive.grad, gradient)
+
+
+def test_a_larger_one_will_do(spare: buffers.Spare) -> None:
+    like = torch.empty(0)
+    where = buffers.empty((300, 1000), like).data_ptr()
+    gc.collect()
+    assert buffers.empty((200, 1000), like).data_ptr() == where
+    gc.collect()
+    assert buffers.empty((1000, 1000), like).data_ptr() != where
+
+
+@pytest.mark.parametrize("lengths", [range(100, 3000, 50), range(3000, 100, -50)], ids=["rise", "fall"])
+def test_many_lengths_keep_no_more_than_the_longest_needs(lengths: range) -> None:
+    """In use and kept together, whatever the order: three sequences at a time."""
+    spare = buffers.Spare(limit=1 << 40)
+    for length in lengths:
+        size = 1000 * length
+        rooms = [spare.take(size) for _ in range(3)]
+        assert spare.size + sum(map(len, rooms)) <= 2 * 3 * 1000 * max(lengths)
+        for room in rooms:
+            spare.give(room)
+    assert spare.size <= 3 * 1000 * max(lengths)
+
+
+def test_one_size_is_found_again_beside_others(spare: buffers.Spare) -> None:
+    """Two layers of different sizes in turn: nothing is asked of the system after the first pass."""
+    sizes = [1 << 20, 1 << 20, 3 << 20, 5 << 20]
+    seen: set[int] = set()
+    for turn in range(4):
+        rooms = [spare.take(size) for size in sizes]
+        found = {id(room) for room in rooms}
+        assert turn == 0 or found == seen
+        seen = found
+        for room in rooms:
+            spare.give(room)
+        del rooms, room
