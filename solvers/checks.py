@@ -96,8 +96,8 @@ def all_finite(name: str, value: Tensor) -> Tensor:
         ValueError: with the index of the first offending entry.
     """
     floating(name, value)
-    if torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None:
-        return value  # a graph, or a transform of torch.func, cannot look at values
+    if hidden():
+        return value
     if bool(torch.isfinite(value.detach().sum())):  # one pass, and no tensor of Booleans
         return value
     finite = torch.isfinite(value.detach())
@@ -105,6 +105,11 @@ def all_finite(name: str, value: Tensor) -> Tensor:
         index = tuple(int(i) for i in (~finite).nonzero()[0])
         raise ValueError(f"`{name}` must be finite, got {value[index].item()} at index {index}")
     return value
+
+
+def hidden() -> bool:
+    """Return whether values cannot be looked at: in a graph, or under a transform of torch.func."""
+    return torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None
 
 
 def positive_int(name: str, value: object, *, at_least: int = 1) -> int:

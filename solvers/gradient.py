@@ -111,10 +111,12 @@ class AdjointHistory(History):
     """Differentiated by an adjoint memory: stores items, not graphs. First derivatives only."""
 
     twice = False
+    remedy: ClassVar[str] = "pass gradient='autograd', with an explicit method,"
+    """What its user can do to differentiate twice."""
 
     def _begin(self, memory: Memory, weights: Tensor, count: int, dtype: torch.dtype) -> None:
         self._weights = weights
-        self._tape = _Tape(partial(memory.begin, weights.detach(), count, dtype))
+        self._tape = _Tape(partial(memory.begin, weights.detach(), count, dtype), self.remedy)
         self._last: Tensor | None = None
 
     def _take(self, item: Tensor) -> Tensor:
@@ -149,8 +151,8 @@ class Passes:
 class _Tape:
     """What forward and backward pass share; holds no tensor that has a graph."""
 
-    def __init__(self, begin: Callable[[], Past]) -> None:
-        self._begin = begin
+    def __init__(self, begin: Callable[[], Past], remedy: str) -> None:
+        self._begin, self.remedy = begin, remedy
         self.past = begin()
         self.sums = 0
         self._forgotten: list[tuple[int, Tensor]] = []
@@ -194,17 +196,16 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        refuse_second_derivatives()
+        refuse_second_derivatives(ctx.tape.remedy)
         item = ctx.saved_tensors[0] if ctx.needs_input_grad[1] else None
         return *ctx.tape.backward(ctx.index, upstream, item), None, None
 
 
-def refuse_second_derivatives() -> None:
+def refuse_second_derivatives(remedy: str = AdjointHistory.remedy) -> None:
     """Raise if this backward pass is itself to be differentiated."""
     if torch.is_grad_enabled():
         raise RuntimeError(
-            "the adjoint gradient gives first derivatives only; pass gradient='autograd', with an explicit "
-            "method, to differentiate twice"
+            f"the adjoint gradient gives first derivatives only; {remedy} to differentiate twice"
         )
 
 

@@ -321,3 +321,38 @@ def test_spike_times_of_pycaputo(model: str) -> None:
         # spikes wait for the end of a step: each is late by up to one, and its successors with it
         np.testing.assert_allclose(times, limit, atol=3 * dt * len(limit))
         assert times[0] == pytest.approx(limit[0], abs=1.5 * dt)
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize("method", [None, "gl", "l1_explicit"])
+@pytest.mark.parametrize("kind", [FractionalLIF, FractionalIF])
+def test_transforms_of_torch_func_follow_every_reset(kind: type, method: str | None, memory: str) -> None:
+    if method and (memory == "current") != (method == "l1_explicit"):
+        return
+    layer = kind(0.6, reset="value", reset_memory=memory, method=method, refractory=2.0)
+    current = 3 * torch.rand(20, 4, 2, dtype=F64, generator=torch.Generator().manual_seed(0))
+    assert 4 < layer(current).sum() < 100
+    assert torch.equal(torch.func.vmap(layer, in_dims=1, out_dims=1)(current), layer(current))
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        return layer.simulate(x).voltage.pow(2).sum()
+
+    found = torch.func.grad(loss)(current)
+    (expected,) = torch.autograd.grad(loss(x := current.clone().requires_grad_()), x)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_second_derivatives_are_refused_with_what_a_layer_can_do() -> None:
+    """And what is advised works."""
+    for layer, works in (
+        (FractionalLIF(0.6, method="l1"), False),
+        (FractionalLIF(0.6, backend="torch"), True),
+    ):
+        x = torch.full((4, 1), 0.3, dtype=F64, requires_grad=True)
+        y = layer.simulate(x).voltage.pow(3).sum()
+        if works:
+            (slope,) = torch.autograd.grad(y, x, create_graph=True)
+            assert torch.autograd.grad(slope.sum(), x)[0].all()
+        else:
+            with pytest.raises(RuntimeError, match=r"memory=Exponentials\(\) and backend='torch'"):
+                torch.autograd.grad(y, x, create_graph=True)

@@ -205,8 +205,8 @@ def _native(
         refractory=found.hold,
         grid=grid,
         extra=carried.extra(state, found),
-    )
-    return Simulation(found.spikes, after, before, end, found.variables)
+    ).apart()
+    return Simulation(found.spikes, after.clone() if after is before else after, before, end, found.variables)
 
 
 def _is_zero(value: Tensor) -> bool:

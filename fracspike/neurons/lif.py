@@ -149,7 +149,7 @@ class FractionalLIF(NeuronModule):
         self.backend = checks.one_of("backend", backend, BACKENDS)
         self.dt = float(checks.real("dt", dt, above=0.0))
         self.refractory = float(checks.real("refractory", refractory, at_least=0.0))
-        self._hold = _steps(self.refractory, self.dt)
+        self._hold = whole_steps("refractory", self.refractory, self.dt)
         self.detach_reset = bool(detach_reset)
         self.surrogate = surrogates.resolve(surrogate)
         self._register(
@@ -272,7 +272,7 @@ class FractionalLIF(NeuronModule):
                 refractory=trace.refractory,
                 kind=self._kind,
                 extra=dict(loop.feedback.state),
-            ),
+            ).apart(),
             variables=trace.variables,
         )
 
@@ -311,7 +311,7 @@ class FractionalLIF(NeuronModule):
         if like.dtype in HALVES:
             like = like.float()  # as the layer computes
         v = start.to(like).expand(like.shape)
-        return State.at(v, self._kind, self._initial_extra(v))
+        return State.at(v, self._kind, self._initial_extra(v)).apart()
 
     def _initial_extra(self, like: Tensor) -> dict[str, Tensor | State]:
         """Return what else the state has at the start; a subclass may have more."""
@@ -399,11 +399,16 @@ def _method(method: str | None, reset_memory: str, terms: int) -> str:
     return method
 
 
-def _steps(refractory: float, dt: float) -> int:
-    steps = round(refractory / dt)
-    if abs(refractory / dt - steps) > 1e-6:
+def whole_steps(name: str, time: float, dt: float) -> int:
+    """Return how many steps of ``dt`` a time has.
+
+    Raises:
+        ValueError: if it is no whole number of them.
+    """
+    steps = round(time / dt)
+    if abs(time / dt - steps) > 1e-6 or (time > 0 and not steps):
         raise ValueError(
-            f"`refractory` must be a multiple of dt={dt:g}, got {refractory:g}; the nearest is {steps * dt:g}"
+            f"`{name}` must be a multiple of dt={dt:g}, got {time:g}; the nearest is {steps * dt:g}"
         )
     return steps
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from fracspike.solvers import checks
+
 from .membrane import Membrane
 
 HALF = 0.5  # from where on a soft spike holds a refractory neuron, or erases a memory
@@ -170,7 +172,7 @@ class Loop:
         membrane.settle(before, after)
         if self.reset_memory == "restart":
             fired = spike.detach() > HALF
-            if bool(fired.any()):
+            if checks.hidden() or bool(fired.any()):
                 membrane.forget(fired)
         return before, spike, after
 

@@ -8,14 +8,29 @@ afterwards what a spike made of the potential.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
-from fracspike.solvers import AdjointHistory, Memory, mittag_leffler
+from fracspike.solvers import AdjointHistory, GraphHistory, History, Memory, mittag_leffler
 from fracspike.solvers.weights import trapezoid_weights
 
 from .state import State
+
+
+class _Adjoint(AdjointHistory):
+    remedy = "use method='exact' with memory=Exponentials() and backend='torch', or FractionalNeuron,"
+
+
+def _history(memory: Memory, kernel: Tensor, dtype: torch.dtype, items: Iterable[Tensor]) -> History:
+    """Return the past of a run, differentiated by its adjoint; by a graph where torch.func transforms it."""
+    return (GraphHistory if transformed() else _Adjoint)(memory, kernel, dtype, items, keep=True)
+
+
+def transformed() -> bool:
+    """Return whether a transform of torch.func is active, which the adjoint of a history cannot follow."""
+    return torch._C._functorch.maybe_current_level() is not None
 
 
 class Membrane(ABC):
@@ -73,7 +88,7 @@ class Propagator(Membrane):
         # at the start, the whole deviation from rest is one jump
         jumps = list(state.past) or [state.v - v_rest]
         self._jump = jumps.pop()  # the newest, which the next step's drive still changes
-        self._past = AdjointHistory(memory, kernel[1:], state.v.dtype, jumps, keep=True)
+        self._past = _history(memory, kernel[1:], state.v.dtype, jumps)
 
     @staticmethod
     def kernel(alpha: Tensor, tau: Tensor, dt: float, count: int) -> Tensor:
@@ -136,7 +151,7 @@ class Integrator(Membrane):
     def __init__(self, state: State, gain: Tensor, kernel: Tensor, memory: Memory) -> None:
         self.v, self.drive = state.v, state.drive
         self._gain = gain.to(state.v.dtype)
-        self._past = AdjointHistory(memory, kernel, state.v.dtype, state.past, keep=True)
+        self._past = _history(memory, kernel, state.v.dtype, state.past)
 
     @staticmethod
     def coefficients(alpha: Tensor, tau: Tensor, dt: float, count: int) -> tuple[Tensor, Tensor]:
@@ -205,7 +220,7 @@ class Differences(Membrane):
     ) -> None:
         self.v, self.drive, self._v_rest = state.v, state.drive, v_rest
         self._leaky = leaky
-        self._past = AdjointHistory(memory, kernel, state.v.dtype, state.past, keep=True)
+        self._past = _history(memory, kernel, state.v.dtype, state.past)
         self._gain, self._implicit, self._overwrite = gain, implicit, overwrite
 
     def advance(self, u: Tensor, clamped: Tensor | None) -> Tensor:

@@ -14,13 +14,15 @@ from fracspike import surrogate as surrogates
 from fracspike.solvers import GRADIENTS, Full, History, Memory, checks, fdeint
 
 from . import parameters
-from .lif import SCHEMES
+from .lif import SCHEMES, whole_steps
 from .loop import HALF
+from .membrane import transformed
 from .module import HALVES, NeuronModule, in_single
 from .state import Simulation, State, check_current, check_state
 
 EXPLICIT = {name: scheme for name, scheme in SCHEMES.items() if not scheme.implicit}
 RESET_MEMORIES = ("jump", "overwrite", "restart")
+ABOVE = "above threshold"  # in the state of a neuron that spikes at upward crossings; no name of a variable
 
 
 class FractionalNeuron(NeuronModule, ABC):
@@ -28,9 +30,11 @@ class FractionalNeuron(NeuronModule, ABC):
 
     .. math:: D^{\alpha_i} x_i = f_i(I, x_1, x_2, \dots)
 
-    A model is a subclass with the names of its ``variables``, its ``constants``, and four methods:
-    :meth:`rest`, :meth:`rhs`, :meth:`excess` and :meth:`reset` (see ``docs/neurons.md``). The
-    constants become arguments, attributes and, named in ``learn``, parameters. Steps are explicit, of
+    A model is a subclass with the names of its ``variables``, its ``constants``, and its methods:
+    :meth:`rest`, :meth:`rhs`, :meth:`excess` and, if a spike resets it, :meth:`reset` (see
+    ``docs/neurons.md``). A neuron without a reset, such as Hodgkin's and Huxley's, runs through its action
+    potential by itself: it spikes once at each upward crossing, where :meth:`excess` rises to 0 or above.
+    The constants become arguments, attributes and, named in ``learn``, parameters. Steps are explicit, of
     order 1; the memory and its gradient are the solvers'. No time constant stands on the left: at
     another alpha the same right-hand side is per ``(unit of dt) ** alpha``.
 
@@ -39,13 +43,16 @@ class FractionalNeuron(NeuronModule, ABC):
             then called ``alpha_v`` and so on.
         dt: time step.
         surrogate: what makes the spike of the excess; as :class:`FractionalLIF`.
-        reset_memory: ``"jump"``, ``"overwrite"`` or ``"restart"``; as :class:`FractionalLIF`.
+        reset_memory: ``"jump"`` (default), ``"overwrite"`` or ``"restart"``; as :class:`FractionalLIF`.
+            Not for a neuron without a reset.
         method: ``"l1_explicit"`` or ``"gl_explicit"``.
         memory: what is kept of the past, ``Full()`` by default.
         gradient: ``"adjoint"`` (stores states, no graph over the past) or ``"autograd"``.
         learn: names of orders and constants that become parameters.
         size: shape of the neurons, if they have constants of their own.
-        detach_reset: if true, no gradient flows through the reset.
+        detach_reset: if true, no gradient flows through the reset. Not for a neuron without one.
+        dead_time: time after a spike in which a further upward crossing is not counted, in the unit of
+            ``dt`` and a multiple of it. Only for neurons that spike at upward crossings.
         **constants: values other than the default ones.
 
     Raises:
@@ -59,6 +66,8 @@ class FractionalNeuron(NeuronModule, ABC):
     """Names and default values of the constants."""
     positive: ClassVar[tuple[str, ...]] = ()
     """Names of the constants that must be positive, and stay so when learned."""
+    crossings: ClassVar[bool | None] = None
+    """Whether it spikes at upward crossings only; by default, if the class has no :meth:`reset`."""
 
     def __init__(
         self,
@@ -66,19 +75,25 @@ class FractionalNeuron(NeuronModule, ABC):
         dt: float = 0.1,
         *,
         surrogate: str | type[nn.Module] | Callable[[Tensor], Tensor] = "sigmoid",
-        reset_memory: str = "jump",
+        reset_memory: str | None = None,
         method: str = "l1_explicit",
         memory: Memory | None = None,
         gradient: str = "adjoint",
         learn: str | Sequence[str] = (),
         size: int | Sequence[int] | None = None,
         detach_reset: bool = False,
+        dead_time: float = 0.0,
         **constants: Any,
     ) -> None:
         super().__init__()
         self.dt = float(checks.real("dt", dt, above=0.0))
+        self._crosses = not self._resets if self.crossings is None else self.crossings
+        self.dead_time = float(checks.real("dead_time", dead_time, at_least=0.0))
+        self._check_spiking(reset_memory, detach_reset)
+        self._hold = whole_steps("dead_time", self.dead_time, self.dt)
         self.surrogate = surrogates.resolve(surrogate)
-        self.reset_memory = checks.one_of("reset_memory", reset_memory, RESET_MEMORIES)
+        usual = "jump" if reset_memory is None else reset_memory
+        self.reset_memory = checks.one_of("reset_memory", usual, RESET_MEMORIES)
         self.method = checks.one_of("method", method, EXPLICIT)
         self.memory = Full() if memory is None else memory
         if not isinstance(self.memory, Memory):
@@ -101,6 +116,24 @@ class FractionalNeuron(NeuronModule, ABC):
         learned = parameters.names(learn, values)
         self.size = parameters.common_shape(values.values(), parameters.size_tuple(size))
         parameters.register_all(self, values, ranges, learned, self.size)
+
+    @property
+    def _resets(self) -> bool:
+        return type(self).reset is not FractionalNeuron.reset
+
+    def _check_spiking(self, reset_memory: str | None, detach_reset: bool) -> None:
+        """Refuse arguments that say something of a reset, or of crossings, where there is none."""
+        if not self._resets and (reset_memory not in (None, "jump") or detach_reset):
+            name = "detach_reset" if detach_reset else "reset_memory"
+            raise ValueError(
+                f"`{name}` must be left out of {type(self).__name__}, which has no reset; "
+                "a neuron with one defines `reset`"
+            )
+        if self.dead_time and not self._crosses:
+            raise ValueError(
+                f"`dead_time` must be 0 for {type(self).__name__}, got {self.dead_time:g}: it spikes at "
+                "every step above threshold; leave out `reset`, or set crossings = True"
+            )
 
     def _orders(self, alpha: Any) -> dict[str, float | Tensor]:
         if not isinstance(alpha, Mapping):
@@ -127,11 +160,14 @@ class FractionalNeuron(NeuronModule, ABC):
 
     @abstractmethod
     def excess(self, *variables: Tensor) -> Tensor:
-        """Return what makes a spike where it is at least 0, such as potential minus peak."""
+        """Return what makes a spike where it is, or rises to, at least 0, such as potential minus peak."""
 
-    @abstractmethod
     def reset(self, spike: Tensor, *variables: Tensor) -> tuple[Tensor, ...]:
-        """Return the variables after a spike of the value ``spike`` ``(B, *)``, from 0 to 1."""
+        """Return the variables after a spike of the value ``spike`` ``(B, *)``, from 0 to 1.
+
+        A class without this method has no reset, and spikes at upward crossings.
+        """
+        return variables
 
     def limit(self, *variables: Tensor) -> tuple[Tensor, ...]:
         """Return the variables cut to what they can be: here as they are.
@@ -168,6 +204,7 @@ class FractionalNeuron(NeuronModule, ABC):
             state = self.initial_state(current[0])
         check_state(state, current, self._kind)
         x, pasts = self._unpacked(state)
+        above, dead = state.extra.get(ABOVE), state.refractory
         histories, gains = self._histories(pasts, len(current), current.dtype)
         spikes, before_reset, after_reset = [], [], []
         for i in current:
@@ -176,15 +213,24 @@ class FractionalNeuron(NeuronModule, ABC):
                 value - history.weighted_sum() + gain * rate
                 for value, history, gain, rate in zip(x, histories, gains, rates, strict=True)
             )
-            spike = self.surrogate(self.excess(*new).to(i.dtype))
+            spike = reached = self._above(new)
+            if isinstance(above, Tensor):
+                spike = reached * (1 - above)
+            if self._hold:
+                spike = torch.where(dead > 0, 0.0, spike)
+                dead = torch.where(spike.detach() > HALF, self._hold, (dead - 1).clamp(min=0))
             new = self._cast(self.limit(*new), x, "limit")
-            after = self._cast(self.reset(spike.detach() if self.detach_reset else spike, *new), x, "reset")
+            after = self._after(spike, new)
+            if above is not None:
+                above = self._above(after) if self._resets else reached
             remembered = after if self.reset_memory == "overwrite" else new
             for history, value, less in zip(histories, remembered, x, strict=True):
                 history.append(value - less)
-            if self.reset_memory == "restart" and bool((fired := spike.detach() > HALF).any()):
-                for history in histories:
-                    history.forget(fired)
+            if self.reset_memory == "restart":
+                fired = spike.detach() > HALF
+                if checks.hidden() or bool(fired.any()):
+                    for history in histories:
+                        history.forget(fired)
             x = after
             spikes.append(spike)
             before_reset.append(new[0])
@@ -194,7 +240,7 @@ class FractionalNeuron(NeuronModule, ABC):
             spikes=torch.stack(spikes),
             voltage=v,
             pre_reset=torch.stack(before_reset),
-            state=self._packed(x, [torch.stack(history.items) for history in histories]),
+            state=self._packed(x, [torch.stack(history.items) for history in histories], above, dead),
             variables=dict(zip(self.variables[1:], others, strict=True)),
         )
 
@@ -214,7 +260,30 @@ class FractionalNeuron(NeuronModule, ABC):
         for name, value in values.items():
             start[checks.one_of("variable", name, self.variables)] = checks.real(name, value)
         x = tuple(torch.as_tensor(value).to(like).expand(like.shape) for value in start.values())
-        return self._packed(x, [like.new_zeros((0, *like.shape))] * len(x))
+        above = self._above(x) if self._crosses else None
+        return self._packed(x, [like.new_zeros((0, *like.shape))] * len(x), above)
+
+    def _above(self, x: tuple[Tensor, ...]) -> Tensor:
+        """Return what the surrogate makes of the excess: 1 at and above the threshold, 0 below."""
+        above: Tensor = self.surrogate(self.excess(*x).to(x[0].dtype))
+        return above
+
+    def _after(self, spike: Tensor, x: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return the variables after the reset.
+
+        Raises:
+            ValueError: if `reset` does nothing, and every step above the threshold would be a spike.
+        """
+        if not self._resets:
+            return x
+        found = self.reset(spike.detach() if self.detach_reset else spike, *x)
+        after = self._cast(found, x, "reset")
+        if self.crossings is None and all(new is old for new, old in zip(after, x, strict=True)):
+            raise ValueError(
+                f"`{type(self).__name__}.reset` returns what it was given, so every step above the threshold "
+                "would be a spike; leave `reset` out to spike at upward crossings, or set crossings = False"
+            )
+        return after
 
     def integrate(
         self, current: Tensor | Callable[[Tensor], Tensor], t: Tensor, **options: Any
@@ -249,11 +318,12 @@ class FractionalNeuron(NeuronModule, ABC):
         self, pasts: Sequence[Tensor], steps: int, dtype: torch.dtype
     ) -> tuple[list[History], list[Tensor]]:
         scheme, count = EXPLICIT[self.method](), len(pasts[0]) + steps + 1
+        way = GRADIENTS["autograd" if transformed() else self.gradient]
         histories, gains = [], []
         for name, past in zip(self.order_names, pasts, strict=True):
             alpha = getattr(self, name).double()
             rule = scheme.coefficients([alpha], [torch.ones_like(alpha)], self.dt, count)
-            histories.append(GRADIENTS[self.gradient](self.memory, rule.kernel, dtype, past, keep=True))
+            histories.append(way(self.memory, rule.kernel, dtype, past, keep=True))
             gains.append(rule.gain.to(dtype))
         return histories, gains
 
@@ -277,17 +347,25 @@ class FractionalNeuron(NeuronModule, ABC):
     def _kind(self) -> str:
         return f"{type(self).__name__}/{self.method}/{self.reset_memory}"
 
-    def _packed(self, x: tuple[Tensor, ...], pasts: Sequence[Tensor]) -> State:
+    def _packed(
+        self,
+        x: tuple[Tensor, ...],
+        pasts: Sequence[Tensor],
+        above: Tensor | State | None = None,
+        dead: Tensor | None = None,
+    ) -> State:
         extra: dict[str, Tensor | State] = dict(zip(self.variables[1:], x[1:], strict=True))
+        if above is not None:
+            extra[ABOVE] = above
         extra |= {f"past of {n}": past for n, past in zip(self.variables[1:], pasts[1:], strict=True)}
         return State(
             v=x[0],
             past=pasts[0],
             drive=torch.zeros_like(x[0]),
-            refractory=torch.zeros_like(x[0], dtype=torch.long),
+            refractory=torch.zeros_like(x[0], dtype=torch.long) if dead is None else dead,
             kind=self._kind,
             extra=extra,
-        )
+        ).apart()
 
     def _unpacked(self, state: State) -> tuple[tuple[Tensor, ...], list[Tensor]]:
         others = [(state.extra[name], state.extra[f"past of {name}"]) for name in self.variables[1:]]

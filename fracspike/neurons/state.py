@@ -44,6 +44,19 @@ class State:
             extra={name: value.detach() for name, value in self.extra.items()},
         )
 
+    def apart(self) -> State:
+        """Return the state with tensors of its own: it shares none with recordings, inputs or constants.
+
+        The past needs no copy: every run stacks it anew.
+        """
+        return replace(
+            self,
+            v=self.v.clone(),
+            drive=self.drive.clone(),
+            refractory=self.refractory.clone(),
+            extra={k: x.clone() if isinstance(x, Tensor) else x.apart() for k, x in self.extra.items()},
+        )
+
     @classmethod
     def at(cls, v: Tensor, kind: str, extra: dict[str, Tensor | State] | None = None) -> State:
         """Return the state of a neuron that starts at the potential ``v`` with no past."""
