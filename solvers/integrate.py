@@ -48,6 +48,9 @@ class SolveState:
     shapes: list[torch.Size] | None
 
 
+torch.serialization.add_safe_globals([SolveState])  # plain data, which torch.load takes with weights_only
+
+
 def fdeint(
     rhs: Callable[[Tensor, Any], Any],
     y0: State | SolveState,

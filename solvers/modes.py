@@ -145,6 +145,9 @@ class Grid:
         return result.reshape(-1, *order.shape)
 
 
+torch.serialization.add_safe_globals([Grid])  # plain data, which torch.load takes with weights_only
+
+
 def choose(alpha: Tensor, step: Tensor, horizon: int, tol: float) -> Grid:
     """Return the smallest grid found whose error is at most ``tol`` at every lag up to ``horizon``.
 

@@ -30,6 +30,12 @@ def test_blocks_run(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run >= 5
 
 
+@pytest.mark.parametrize("page", ["../README.md", "extending.md"])
+def test_single_blocks_run(page: str) -> None:
+    (block,) = BLOCK.finditer((DOCS / page).read_text(encoding="utf-8"))
+    exec(compile(block["code"], page, "exec"), {"__name__": "page"})
+
+
 def test_pages_name_what_there_is() -> None:
     import fracspike as fs
 

@@ -205,3 +205,8 @@ def test_a_state_of_another_linear_neuron_is_named() -> None:
 def test_bad_parameters_are_named(name: str, kwargs: dict, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         build(name, **kwargs)
+
+
+def test_the_report_on_a_neuron_without_a_leak_does_not_contradict_itself() -> None:
+    report = str(fs.FractionalIF(memory=fs.solvers.Exponentials()).backend_report(torch.ones(5, 1)))
+    assert report == "torch: FractionalIF has no leak, and only leaky neurons are compiled"

@@ -105,6 +105,8 @@ def obstacle(lif: FractionalLIF, current: Tensor) -> str | None:
     from . import carried
     from .lif import FractionalLIF
 
+    if not lif.leaky:
+        return f"{type(lif).__name__} has no leak, and only leaky neurons are compiled"
     if not lif._modal:
         return (
             "only method='exact' with Exponentials is compiled, and this layer has "

@@ -14,6 +14,8 @@ from fracspike.solvers import checks, modes
 class State:
     """The state of a neuron between two calls; pass it as ``state=`` to go on from there.
 
+    ``torch.save`` keeps it, and ``torch.load`` reads it with ``weights_only=True`` as well.
+
     Attributes:
         v: membrane potential after reset, ``(B, *)``.
         past: what the memory holds: its items, oldest first, or its modes, ``(n, B, *)``.
@@ -68,6 +70,9 @@ class State:
             kind=kind,
             extra=dict(extra or {}),
         )
+
+
+torch.serialization.add_safe_globals([State])  # plain data, which torch.load takes with weights_only
 
 
 @dataclass(frozen=True)
