@@ -11,6 +11,7 @@ import click
 import fracspike
 from fracspike.sweep.command import sweep
 from fracspike.training.command import train
+from fracspike.warm import warmup
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -97,6 +98,7 @@ def simulate(out: str, **options: float | str | None) -> None:
 
 cli.add_command(train)
 cli.add_command(sweep)
+cli.add_command(warmup)
 
 
 def main() -> None:

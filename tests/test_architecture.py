@@ -41,7 +41,7 @@ LAYERS = [
     "fracspike.measure",
     "fracspike",
     "fracspike.data",
-    "fracspike.experiments fracspike.training fracspike.single",
+    "fracspike.experiments fracspike.training fracspike.single fracspike.warm",
     "fracspike.sweep",
     "fracspike.cli",
     "fracspike.__main__",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from .state import Simulation, State
 if TYPE_CHECKING:
     from .lif import FractionalLIF
 
+logger = logging.getLogger("fracspike")
 #: relative error of the memory, if none is asked for
 TOLERANCE = {torch.float32: 7e-7, torch.float64: 1e-11}
 SHORT = 4096  # steps; modes for fewer save nothing, and cost accuracy: the tolerance would be used up
@@ -46,6 +46,13 @@ def simulate(lif: FractionalLIF, current: Tensor, state: State, *, traces: bool)
         raise ValueError(
             f"`current` must end within the horizon of the memory, {memory.horizon} steps, got step {done}; "
             f"pass memory=Exponentials({memory.tol:g}, horizon={1 << (done - 1).bit_length()})"
+        )
+    if traces and state.steps <= memory.horizon // 2 < done:
+        logger.warning(
+            "a stream is half way to the end of its memory: it can go on for %d more steps; build the neuron "
+            "with memory=Exponentials(%g, horizon=1 << 27) for a longer one",
+            memory.horizon - done,
+            memory.tol,
         )
     run = None
     if _wants_native(lif, current):
@@ -126,9 +133,7 @@ def obstacle(lif: FractionalLIF, current: Tensor) -> str | None:
             return "torch.compile can only take a surrogate of fracspike through the compiled loop"
     elif torch._C._functorch.maybe_current_level() is not None:
         return "a transform of torch.func is active"
-    elif "numba" not in sys.modules and importlib.util.find_spec("numba") is None:  # which looks at the disk
-        return "Numba is not installed"
-    return carried.obstacle(lif, current) or native.obstacle(lif.surrogate, current)
+    return native.missing() or carried.obstacle(lif, current) or native.obstacle(lif.surrogate, current)
 
 
 def _reason(lif: FractionalLIF, current: Tensor) -> str | None:

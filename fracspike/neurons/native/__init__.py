@@ -5,7 +5,19 @@ Importing this package imports neither Numba nor the operators; the first sequen
 
 from __future__ import annotations
 
+from .available import missing
 from .sequence import Feedback, Neuron, Sequence, run
 from .step import MismatchError, Step, known, obstacle, plan
 
-__all__ = ["Feedback", "MismatchError", "Neuron", "Sequence", "Step", "known", "obstacle", "plan", "run"]
+__all__ = [
+    "Feedback",
+    "MismatchError",
+    "Neuron",
+    "Sequence",
+    "Step",
+    "known",
+    "missing",
+    "obstacle",
+    "plan",
+    "run",
+]

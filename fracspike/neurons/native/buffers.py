@@ -27,8 +27,8 @@ LOOSE = 2  # how many times what is asked for a room may be
 class Spare:
     """Memory that nobody uses at the moment.
 
-    What is in use and what is kept together are never more than was once in use alone: where none that is kept
-    will do, the oldest is given back to the system first. Any thread may take and give, and so may the
+    What is in use and what is kept together are never more than was once in use alone: where none that is
+    kept will do, the oldest is given back to the system first. Any thread may take and give, and so may the
     garbage collector in the middle of either: each change is one operation of a dictionary.
 
     Args:

@@ -15,13 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fracspike.solvers import checks
 from fracspike.solvers.modes import Grid
 
 from . import buffers, kernels
 from .carry import Carry, Course
 from .given import Witness, own
-from .ops import KINDS, RESETS, in_alpha_and_tau, second_derivative, start_modes
+from .ops import KINDS, RESETS, check_drive, in_alpha_and_tau, second_derivative, start_modes
 from .rates import BLOCK, LANES, modes, pack, unpack
 from .sequence import Feedback, Neuron, flatten
 from .sequence import Sequence as Run
@@ -176,7 +175,7 @@ def run_forward(flat: Flat, noise: Tensor, hold: Tensor, options: Options) -> Ma
         ValueError: if the current is not finite.
     """
     current = flat.current
-    checks.all_finite("current", current.reshape(-1, *options.shape))
+    check_drive(current, flat.resistance, options.shape)
     decay, weight, _ = _modes(flat, options, tangents=False)
     start = start_modes(flat.z, flat.v, len(weight))
     tires, coupled, echoes = len(flat.lift) > 0, len(flat.pull) > 0, len(flat.last) > 0

@@ -21,6 +21,7 @@ from numba import njit
 
 from . import stages
 from .carry import arrive, begin, echo, listen, trace_back
+from .compiling import kernel
 from .lanes import advance, at_once, columns, end, expect_rows, read, retreat, spread, times
 from .rates import LANES as TOGETHER
 from .vectors import OPTIONS
@@ -41,7 +42,7 @@ def set_up(j, n, decay, weight, resistance, v_reset, carry, d, w, seen, lines):
     stages.copy(v_reset[here], lines[stages.FALL, :n])
 
 
-@njit(**OPTIONS)
+@kernel
 def forward(
     version, current, resistance, decay, weight, threshold, v_reset, noise, z_in, v_in, hold_in,
     carry, kind, slope, reset, restart, period, width, v_out, s_out, clamp_out, z_out, hold_out, course,
@@ -124,7 +125,7 @@ def forward(
             stages.copy(z[k, :n], z_out[k, here])
 
 
-@njit(**OPTIONS)
+@kernel
 def adjoint(
     version, current, resistance, decay, weight, tangent, threshold, v_reset, z_in,
     derivative, s_in, before, clamp, carry, course, reset, restart, detach, width, grad_s, grad_v, grad_z,

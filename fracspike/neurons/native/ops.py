@@ -25,7 +25,7 @@ from fracspike.surrogate.reciprocal import reciprocal
 
 from . import buffers
 from .given import Witness, own
-from .rates import BLOCK, modes, split, unpack
+from .rates import BLOCK, HEADROOM, modes, split, unpack
 from .threads import arrays, blocks_in_threads
 
 KINDS = {"at_least": 0, "above": 1, "soft": 2, "never": 0}
@@ -125,9 +125,9 @@ def run_potential(
             (kind == KINDS["soft"], slope, *ADDS[reset]), (before, s, end),
         )  # fmt: skip
         if not finite:
-            checks.all_finite("current", current.reshape(-1, *shape))
+            check_drive(current, resistance, shape)
         return before, s, clamp, end, hold.clone()
-    checks.all_finite("current", current.reshape(-1, *shape))
+    check_drive(current, resistance, shape)
     decay, weight, _ = modes(found, alpha, step, shape, tangents=False)
     start = start_modes(z, v, len(weight))
     end = torch.empty_like(start)
@@ -137,6 +137,27 @@ def run_potential(
     options = (nothing, kind, slope, reset, restart, period, BLOCK)
     blocks_in_threads(kernels.forward, (*inputs, *options, *outputs, course), _blocks(current))
     return before, s, clamp, end[: len(z)].clone(), left
+
+
+def check_drive(current: Tensor, resistance: Tensor, shape: Sequence[int]) -> None:
+    """Refuse a current ``(T, M)`` that is not finite, or that potentials in its dtype cannot follow.
+
+    Raises:
+        ValueError: with the first entry that is neither.
+    """
+    most = torch.finfo(current.dtype).max / HEADROOM
+    low, high = (float(x) for x in torch.aminmax(current))
+    steepest = float(resistance.abs().max())
+    if max(-low, high) * steepest < most and math.isfinite(low):
+        return
+    whole = checks.all_finite("current", current.reshape(-1, *shape))
+    beyond = (current.double().abs() * resistance.abs() >= most).reshape(whole.shape).nonzero()
+    if len(beyond):
+        index = tuple(int(i) for i in beyond[0])
+        raise ValueError(
+            f"`current` must keep resistance times current below {most:.2g}, or potentials in "
+            f"{current.dtype} overflow; got {whole[index].item():g} at index {index}: rescale the input"
+        )
 
 
 def _like_potential(

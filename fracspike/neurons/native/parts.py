@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from numba import njit
 
-from .rates import LANES, STRETCH
+from .rates import HEADROOM, LANES, STRETCH
 from .vectors import (
     OPTIONS,
     PART,
@@ -51,15 +51,16 @@ def gather(tile, source, start, down, j, n):
 
 @njit(**OPTIONS)
 def gather_drive(tile, source, factors, start, j, n, wrong):
-    """Do as `gather`, times ``factors``, a row for each vector; what is not finite makes ``wrong`` NaN."""
+    """Do as `gather`, times ``factors``, a row for each vector; what is too large makes ``wrong`` NaN."""
     gather(tile, source, start, False, j, n)
-    zero = fill(0.0, wrong)
+    zero, much = fill(0.0, wrong), fill(HEADROOM, wrong)
     for g in range(-(-n // LANES)):
         factor = load(factors, g, 0)
         for i in range(STRETCH):
             x = load(tile, g * ROOM + i, 0)
-            wrong = fma(x, zero, wrong)
-            store(tile, g * ROOM + i, 0, mul(factor, x))
+            drive = mul(factor, x)
+            wrong = fma(fma(drive, much, x), zero, wrong)
+            store(tile, g * ROOM + i, 0, drive)
     return wrong
 
 

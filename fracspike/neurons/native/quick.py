@@ -32,9 +32,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
+from .compiling import kernel
 from .parts import (
     ROOM,
     accumulate,
@@ -69,14 +69,14 @@ from .stretch import (
     weigh,
 )
 from .threads import SMALL, arrays, blocks_in_threads
-from .vectors import LINE, OPTIONS, add, expect, fill, fma, load, mul, store, sub, wide
+from .vectors import LINE, add, expect, fill, fma, load, mul, store, sub, wide
 
 WIDTH = 512  # neurons whose steps are copied together: long rows, and all of it in the second-level cache
 PAST = 1 << 24  # bytes of a sequence from which on it is written past the cache, as nobody finds it there
 FLUSH = 8  # stretches over which single precision adds up
 
 
-@njit(**OPTIONS)
+@kernel
 def forward(
     version, current, noise, resistance, level, v_reset, z_in, weights, gone, slow_rates, losses, kernel,
     soft, slope, share, sign, v_out, s_out, z_out, finite, past, width, first, last,
@@ -202,7 +202,7 @@ def forward(
                 z_out[k, j + i] = np.float64(u_row[g, lane]) + jump
 
 
-@njit(**OPTIONS)
+@kernel
 def adjoint(
     version, current, resistance, level, bar, v_reset, z_in, weights, gone, slow_rates, losses, kernel,
     lost, directions, derivative, s_in, before, grad_s, grad_v, form, share, sign, through,

@@ -68,6 +68,7 @@ BLOCK = 64  # neurons of a block of the general kernels: its modes stay in the c
 LANES = 16  # neurons of a vector
 STRETCH = 16  # steps that are taken at once ...
 MOMENTS = 4  # ... by slow modes with so many terms of (1 - loss)^steps
+HEADROOM = 2.0**20  # how far below the largest number a drive must stay: modes add up to more than it
 FEW = 1024  # neurons with coefficients of their own that are worth keeping in memory
 
 

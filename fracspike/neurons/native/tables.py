@@ -5,13 +5,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from .compiling import kernel
 from .rates import MOMENTS, STRETCH
-from .vectors import OPTIONS
 
 
-@njit(**OPTIONS)
+@kernel
 def tabulate(version, loss, weight, rest, slow, weights, gone, rates, losses, kernel):
     """Fill the tables of `rates.Split`.
 

@@ -20,7 +20,7 @@ from numba.extending import intrinsic, models, register_model
 
 from .rates import LANES
 
-OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
+OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 PART: dict[str, Any] = OPTIONS | {"forceinline": True}
 LINE = 64  # bytes that a cache moves at once
 FLAGS = ("contract", "nsz", "arcp")  # products may be fused with sums

@@ -1,0 +1,42 @@
+"""Whether anything can be compiled here, and the first call's way to say that it cannot."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import warnings
+from functools import lru_cache
+
+import torch
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def missing() -> str | None:
+    """Return why nothing can be compiled in this process, in words; None if it can.
+
+    Where that is not for want of Numba, a warning says so once.
+    """
+    return _missing()
+
+
+@lru_cache(maxsize=1)
+def _missing() -> str | None:
+    if importlib.util.find_spec("numba") is None:
+        return "Numba is not installed"
+    reason = _obstacle()
+    if reason is not None:
+        warnings.warn(
+            f"neurons run in the slower loop in torch, because {reason}", RuntimeWarning, stacklevel=2
+        )
+    return reason
+
+
+def _obstacle() -> str | None:
+    try:
+        if importlib.import_module("numba").config.DISABLE_JIT:
+            return "NUMBA_DISABLE_JIT is set, which switches Numba's compiler off"
+        for name in ("quick", "kernels"):
+            importlib.import_module(f".{name}", __package__)
+    except Exception as error:  # a Numba that does not fit NumPy, or this processor
+        return f"Numba cannot be used here ({type(error).__name__}: {error})"
+    return None
