@@ -66,6 +66,10 @@ class DifferenceMarch(ABC):
         """Make a step with the right-hand side ``field`` at the new time, met at the new state."""
 
     @abstractmethod
+    def seen(self, first: int, last: int) -> Tensor:
+        """Return the states first, ..., last - 1, ``(n, *)``, to look at."""
+
+    @abstractmethod
     def gathered(self) -> Tensor:
         """Return all states, ``(count, *)``."""
 
@@ -99,6 +103,10 @@ class GraphMarch(DifferenceMarch):
         self._history.append(y - self.last)
         self._states.append(y)
         self.last = y
+
+    def seen(self, first: int, last: int) -> Tensor:
+        """See :class:`DifferenceMarch`."""
+        return torch.stack([y.detach() for y in self._states[first:last]])
 
     def gathered(self) -> Tensor:
         """See :class:`DifferenceMarch`."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from . import checks
 from .implicit import ImplicitStep
+from .watch import Watch
 from .weights import gamma
 
 
@@ -79,7 +80,8 @@ def march_on(
     """Return the states at all points of ``mesh`` (float64), ``(T, *)``; differentiated by plain autograd."""
     step, states = ImplicitStep(), [y0]
     remembered = [rhs(times[0], y0)] if method == "trapezoid" else []
-    for n in range(1, len(mesh)):
+
+    def make(n: int) -> None:
         row = ROWS[method](mesh, n, alpha).to(y0.dtype)
         past = _dot(row[:-1], remembered)
         if method == "l1":
@@ -89,6 +91,11 @@ def march_on(
         y, rate = step.solve(partial(rhs, times[n]), base, gain, states[-1])
         remembered.append(rate if method == "trapezoid" else y - states[-1])
         states.append(y)
+
+    def seen(first: int, last: int) -> Tensor:
+        return torch.stack([y.detach() for y in states[first:last]])
+
+    Watch(times, method, seen, implicit=True).run(make)
     return torch.stack(states)
 
 

@@ -2,25 +2,26 @@ r"""The equation of an implicit step, :math:`y = \text{base} + g\, f(y)`.
 
 The root is found by Newton's method with the diagonal of the Jacobian, which is all of it for a right-hand
 side that acts on each element alone, as neurons do, and Anderson mixing of the steps, if there are several;
-if that fails, by Newton's method with the whole Jacobian. It is differentiated by the implicit function
-theorem, never through the iterations.
+if that fails, or leaves a doubt which root it met, the one that continues the last value is followed. It is
+differentiated by the implicit function theorem, never through the iterations.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .iterate import CLOSE, ROUNDING, Forecast, Guide, Mixing, damping, largest, met
-from .jacobian import LARGEST_JACOBIAN, Field, Hints, Root, Roots, edge_of, evaluate, look, matrix, transposed
+from .branch import SHRINKS, Equation, Found, astray, follow, has_true_slope, too_large
+from .iterate import CLOSE, Forecast, Guide, Mixing, damping, largest, met
+from .jacobian import LARGEST_JACOBIAN, Field, Hints, Root, Roots, edge_of, evaluate, look, transposed
+from .watch import StepError
 
 SLOPES = 5  # how often the diagonal is renewed
-ITERATIONS = 30  # before the whole Jacobian is formed
-NEWTON_STEPS = 30
+ITERATIONS = 30  # before the root is followed from the last value
 
 
 class ImplicitStep:
@@ -42,7 +43,7 @@ class ImplicitStep:
             guess: where to start, ``(*)``.
 
         Raises:
-            RuntimeError: if the iteration does not meet the root to rounding.
+            StepError: if no root that continues the last value is met to rounding.
         """
         gain_now = gain.detach()
         at, rate = self.root(field, base.detach(), gain_now, guess.detach())
@@ -62,28 +63,48 @@ class ImplicitStep:
         """
         if self._guide is None:
             self._guide = look(field, guess, gain)
-        equation, foreseen, found = _Equation(field, base, gain, room), self._forecast.rate(), None
+        equation, foreseen, found = Equation(field, base, gain, room), self._forecast.rate(), None
         if foreseen is not None:
             found = self._descend(equation, torch.addcmul(base, gain, foreseen, out=room), CLOSE)
         right = found is not None and found.steps == 0
         if found is None:
             found = self._descend(equation, guess)
-        if found is None:
-            found = equation.newton(guess)
+        if found is None or not found.sure:
+            found = self._continued(equation, found, guess)
         if self._guide.diagonal and found.steps > SLOPES:  # it did not do: is it all there is?
             self._guide = look(field, found.at.detach(), gain)
         self._forecast.learn(found.rate.detach(), foreseen, right=right)
         return found.at, found.rate
+
+    def _continued(self, equation: Equation, found: Found | None, last: Tensor) -> Found:
+        """Return the root that continues ``last``, where ``found`` may be another one, or there is none."""
+        assert self._guide is not None
+        diagonal = self._guide.diagonal
+        if found is not None and not diagonal and not astray(equation, found, last):
+            return found
+        followed = None
+        if diagonal or last.numel() <= LARGEST_JACOBIAN:
+            followed = follow(equation, last, diagonal=diagonal)
+        if followed is None and diagonal and found is None and last.numel() <= LARGEST_JACOBIAN:
+            self._guide = look(equation.field, last, equation.gain)  # is it still diagonal?
+            if not self._guide.diagonal:
+                followed = follow(equation, last, diagonal=False)
+        if followed is not None:
+            return followed
+        if found is not None and not has_true_slope(equation, found.at.detach()):
+            return found
+        raise StepError(too_large(equation, last))
 
     def together(self, at: Sequence[Tensor], rates: Tensor, gain: Tensor) -> Roots:
         """Return roots as one, with their rates stacked, ``(n, *)``."""
         assert self._guide is not None
         return Roots(at, edge_of(rates), gain, self._guide, self._hints)
 
-    def _descend(self, equation: _Equation, y: Tensor, units: int = 0) -> _Found | None:
+    def _descend(self, equation: Equation, y: Tensor, units: int = 0) -> Found | None:
         """Iterate from ``y``, a root if it is one within ``units`` of rounding; None if that fails."""
         assert self._guide is not None
         mixing, graph, before = None, torch.is_grad_enabled(), math.inf
+        steepest, slowest = -math.inf, 0.0  # slope of gJ; how much of a residual the first moves left
         for step in range(ITERATIONS):
             # without a graph there is no slope; where none is wanted later, that at the start will do
             if graph or step or self._forecast.right or not self._guide.diagonal:
@@ -94,56 +115,25 @@ class ImplicitStep:
             residual = equation.residual(y, rate)
             size = largest(residual)
             if met(size, equation.base, y, CLOSE if step else units, before):
-                return _Found(at, rate, step) if graph else _Found(at.detach(), rate.detach(), step)
+                if self._guide.diagonal:
+                    sure = steepest < 1 and (slowest <= SHRINKS or -math.inf < steepest <= 0)
+                else:
+                    sure = step < 3 or slowest <= SHRINKS
+                return Found(at if graph else at.detach(), rate if graph else rate.detach(), step, sure)
             if not math.isfinite(size):
                 return None
+            if 0 < step < 3:
+                slowest = max(slowest, size / before)
             if mixing is None:
                 mixing = Mixing(self._guide.damping)
             if self._guide.diagonal and step < SLOPES and rate.requires_grad:
-                mixing.damping = damping(transposed(edge_of(rate), at, equation.gain)(torch.ones_like(y)))
+                slopes = transposed(edge_of(rate), at, equation.gain)(torch.ones_like(y))
+                steepest = max(steepest, float(slopes.max()))
+                mixing.damping = damping(slopes)
                 self._guide = Guide(mixing.damping, diagonal=True)
             # the start may lie in the room, which is needed again
             y, before = mixing.next(y if step else y.clone(), residual), size
         return None
-
-
-class _Found(NamedTuple):
-    at: Tensor
-    rate: Tensor
-    steps: int
-
-
-class _Equation(NamedTuple):
-    field: Field
-    base: Tensor
-    gain: Tensor
-    room: Tensor | None
-
-    def residual(self, y: Tensor, rate: Tensor) -> Tensor:
-        return torch.addcmul(self.base, self.gain, rate.detach()).sub_(y)
-
-    def newton(self, guess: Tensor) -> _Found:
-        """Solve with the whole Jacobian."""
-        y, size = guess, float("inf")
-        for step in range(NEWTON_STEPS):
-            with torch.enable_grad():
-                at, rate = evaluate(self.field, y)
-            residual = self.residual(y, rate)
-            size = largest(residual)
-            if met(size, self.base, y, ROUNDING):
-                return _Found(*evaluate(self.field, y), step)
-            if not size < float("inf") or y.numel() > LARGEST_JACOBIAN:
-                break
-            slopes = torch.eye(y.numel()).to(y) - matrix(transposed(edge_of(rate), at, self.gain), y)
-            move = torch.linalg.solve(slopes, residual.reshape(-1)).reshape(y.shape)
-            # in a stiff system the residual is rounding long before it is small
-            if bool(move.abs().max() <= ROUNDING * torch.finfo(y.dtype).eps * y.abs().max()):
-                return _Found(*evaluate(self.field, y), step)
-            y = y + move
-        raise RuntimeError(
-            f"the implicit step did not converge: residual {size:.2g}; use a smaller time step, an explicit "
-            "method, or check that the right-hand side is finite and continuous"
-        )
 
 
 class _Root(torch.autograd.Function):

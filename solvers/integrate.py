@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from . import checks
+from .field import Field
 from .graded import ROWS, march_on
 from .gradient import GRADIENTS
 from .memory import Full, Memory
@@ -19,6 +20,7 @@ from .methods import METHODS, IncrementMethod
 from .ordinary import ORDINARY, odeint
 from .relaxation import LinearLeak, relax
 from .stepping import Progress, Solve
+from .watch import finite
 
 State = Tensor | tuple[Tensor, ...]
 EXACT = "exact"
@@ -103,7 +105,8 @@ def fdeint(
         TypeError: if an argument is of the wrong kind.
         ValueError: if an order, a grid, a name or a shape is wrong, two arguments do not go together, or
             anything is not finite.
-        RuntimeError: if an implicit step does not converge.
+        RuntimeError: if the solution leaves the finite numbers, or an implicit step has no root that
+            continues the last value; with time, method and remedy.
 
     Source: Lin and Xu (2007), J. Comput. Phys. 225 (L1); Diethelm, Ford and Freed (2002), Nonlinear
     Dyn. 29 (product integration); each method's class has its own.
@@ -141,14 +144,14 @@ def fdeint(
                 "`rhs` must be a LinearLeak on a uniform grid for method 'exact', "
                 f"got {type(rhs).__name__}; use 'trapezoid'"
             )
-        return relax(rhs, start, grid, alphas[0], h)
+        return finite(relax(rhs, start, grid, alphas[0], h), grid, method)
     if h is None:
         if method not in ROWS:
             raise ValueError(
                 f"`mesh` must be 'uniform' with method {method!r}; 'given' goes with {', '.join(ROWS)}"
             )
         _only_defaults("mesh='given'", memory=memory, coefficients=coefficients, return_state=return_state)
-        return restore(march_on(times, method, _checked(field, start), start, alphas[0], grid))
+        return restore(march_on(times, method, Field(field, start), start, alphas[0], grid))
     rule = METHODS[method]()
     if len(alphas) > 1 and not isinstance(rule, IncrementMethod):
         names = [name for name, cls in METHODS.items() if issubclass(cls, IncrementMethod)]
@@ -159,7 +162,7 @@ def fdeint(
         method=rule,
         memory=Full() if memory is None else memory,
         gradient=GRADIENTS[gradient],
-        rhs=_checked(field, start),
+        rhs=Field(field, start),
         alphas=alphas,
         factors=factors,
         h=h,
@@ -281,25 +284,6 @@ def _check_continues(state: SolveState, method: str, times: Tensor, h: float) ->
         raise ValueError(
             f"`t` must go on from the state, at {state.t:g} with step {state.h:g}; got {times[0]:g} and {h:g}"
         )
-
-
-def _checked(field: Callable[[Tensor, Tensor], Tensor], y0: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return ``field``, whose first value is checked for shape, kind and finiteness."""
-    unchecked = [True]
-
-    def checked(t: Tensor, y: Tensor) -> Tensor:
-        value = field(t, y)
-        if unchecked:
-            unchecked.clear()
-            if not isinstance(value, Tensor) or value.shape != y0.shape or value.dtype != y0.dtype:
-                got = f"{tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else repr(value)
-                raise ValueError(
-                    f"`rhs` must return the shape of the state, {tuple(y0.shape)} of {y0.dtype}; got {got}"
-                )
-            checks.all_finite("rhs(t, y)", value)
-        return value
-
-    return checked
 
 
 def _flatten(

@@ -129,6 +129,10 @@ class ImplicitMarch:
         self._states.append(self.last)
         self._at, self._rates = [], []
 
+    def seen(self, first: int, last: int) -> Tensor:
+        """Return the states first, ..., last - 1, ``(n, *)``, to look at."""
+        return self._tape.buffer.data[first:last]
+
     def gathered(self) -> Tensor:
         """Return all states, ``(count, *)``; no step follows."""
         if self._at:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from . import checks
+from .field import Field
+from .watch import finite
 
 #: torchdiffeq's method names; a test compares them with the installed version's
 ORDINARY = (
@@ -26,6 +29,8 @@ ORDINARY = (
     "fixed_adams",
     "scipy_solver",
 )
+#: what torchdiffeq calls on a right-hand side beside its value
+CALLBACKS = ("callback_step", "callback_accept_step", "callback_reject_step")
 
 
 def odeint(
@@ -44,7 +49,8 @@ def odeint(
         ``(T, *)``, or a tuple of such.
 
     Raises:
-        ValueError: if the method is unknown.
+        ValueError: if the method is unknown, or the right-hand side has values of another kind than ``y0``.
+        RuntimeError: if the solution leaves the finite numbers.
 
     Source: Chen, Rubanova, Bettencourt and Duvenaud (2018), NeurIPS; torchdiffeq.
 
@@ -56,4 +62,12 @@ def odeint(
     checks.one_of("method", method, ORDINARY)
     import torchdiffeq  # here, because it takes longer to import than the rest of this package
 
-    return torchdiffeq.odeint(rhs, y0, t, method=method, **options)
+    field = rhs
+    if callable(rhs) and isinstance(y0, Tensor):  # the values for a tuple are copied by torchdiffeq itself
+        field = Field(rhs, y0)
+        for name in filter(partial(hasattr, rhs), CALLBACKS):
+            setattr(field, name, getattr(rhs, name))
+    solution = torchdiffeq.odeint(field, y0, t, method=method, **options)
+    for part in solution if isinstance(solution, tuple) else (solution,):
+        finite(part, t, method)
+    return solution

@@ -16,6 +16,7 @@ from .methods import IncrementMethod, Method, RateMethod
 from .methods.base import RateCoefficients
 from .quadrature import RateMarch
 from .trajectory import Trajectory
+from .watch import Watch
 
 Rhs = Callable[[Tensor, Tensor], Tensor]
 Progress = Callable[[int, int], None]
@@ -67,12 +68,14 @@ class Solve:
         coefficients = method.coefficients(self.alphas, self.factors, self.h, count)
         march = MARCHES[self.gradient](self.memory, coefficients, self.start, len(self.times), self.past)
         times = self.times.unbind(0)
-        for n in range(1, len(times)):
+
+        def step(n: int) -> None:
             if method.implicit:
                 march.implicit(partial(self.rhs, times[n]))
             else:
                 march.explicit(self.rhs(times[n - 1], march.last))
-            self._report(n)
+
+        self._run(step, march.seen)
         states = march.gathered()
         return states, [*self.past, *states.detach().diff(dim=0)] if self.keep else []
 
@@ -87,42 +90,49 @@ class Solve:
         predictor = None if rule.predictor is None else self._history(rule.predictor, past)
         newest_weight = rule.kernel[0].to(dtype)
         extra = [None] * count if rule.start is None else list(rule.start.to(dtype).unbind(0))
-        step, states = ImplicitStep(), Trajectory(self.start, len(self.times))
-        for n in range(1, len(self.times)):
+        root, states = ImplicitStep(), Trajectory(self.start, len(self.times))
+
+        def step(n: int) -> None:
             base = self.initial + history.weighted_sum()
             start_weight = extra[len(past) - 1 + n]
             if start_weight is not None:
                 base = base + start_weight * past[0]
             field = partial(self.rhs, self.times[n])
             if method.implicit:
-                y, rate = step.solve(field, base, newest_weight, states.last)
+                y, rate = root.solve(field, base, newest_weight, states.last)
             else:
                 y = base
                 if predictor is not None:
                     y = base + newest_weight * field(self.initial + predictor.weighted_sum())
                 if n == len(self.times) - 1 and not self.keep:  # no step needs another rate
                     states.append(y)
-                    self._report(n)
-                    break
+                    return
                 rate = field(y)
             history.append(rate)
             if predictor is not None:
                 predictor.append(rate)
             states.append(y)
-            self._report(n)
+
+        self._run(step, states.seen)
         return states.gathered(), history.items if self.keep else []
 
     def _by_roots(self, rule: RateCoefficients, past: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         count = len(self.times)
         march = RateMarch(self.memory, rule, self.initial, self.start, count, past, keep=self.keep)
-        for n in range(1, count):
-            march.implicit(partial(self.rhs, self.times[n]))
-            self._report(n)
+        self._run(lambda n: march.implicit(partial(self.rhs, self.times[n])), march.seen)
         return march.gathered(), march.rates if self.keep else []
 
     def _history(self, kernel: Tensor, past: Sequence[Tensor]) -> History:
         return self.gradient(self.memory, kernel, self.start.dtype, past, keep=self.keep)
 
-    def _report(self, n: int) -> None:
-        if self.progress is not None:
-            self.progress(n, len(self.times) - 1)
+    def _run(self, step: Callable[[int], None], states: Callable[[int, int], Tensor]) -> None:
+        """Make all steps, watched; ``states`` gives those with the numbers from ... to ..., stacked."""
+        progress, count = self.progress, len(self.times) - 1
+
+        def reported(n: int) -> None:
+            step(n)
+            assert progress is not None
+            progress(n, count)
+
+        watch = Watch(self.times, self.method.name, states, implicit=self.method.implicit)
+        watch.run(step if progress is None else reported)

@@ -32,6 +32,10 @@ class Trajectory:
         place = self._buffer.data[len(self._states)]
         self._states.append(_Placed.apply(y, place))  # type: ignore[no-untyped-call]
 
+    def seen(self, first: int, last: int) -> Tensor:
+        """Return the states first, ..., last - 1, ``(n, *)``, to look at."""
+        return self._buffer.data[first:last]
+
     def gathered(self) -> Tensor:
         """Return all states, ``(count, *)``; none must be appended later."""
         return gathered(self._buffer, self._states)

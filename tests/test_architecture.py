@@ -24,10 +24,12 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 # A module may import from its own line and the lines above it, never from below.
 LAYERS = [
     "solvers.checks",
+    "solvers.field solvers.watch",
     "solvers.weights solvers.mittag_leffler",
     "solvers.methods solvers.memory solvers.trajectory",
     "solvers.gradient solvers.iterate",
     "solvers.jacobian",
+    "solvers.branch",
     "solvers.implicit",
     "solvers.march",
     "solvers.difference solvers.quadrature",
