@@ -9,15 +9,22 @@ from pathlib import Path
 import click
 
 import fracspike
+from fracspike.files import DiskFullError, is_disk_full, output_folder
 from fracspike.sweep.command import sweep
 from fracspike.training.command import train
 from fracspike.warm import warmup
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(fracspike.__version__, prog_name="fracspike")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Fractional-order spiking neurons: reproduce papers, train networks, simulate neurons."""
+    if context.invoked_subcommand is None:  # no arguments at all
+        click.echo(context.get_help())
 
 
 @cli.command()
@@ -87,7 +94,6 @@ def reproduce(
 @click.option("--out", default="results", show_default=True, help="Folder; results go to OUT/simulate.")
 def simulate(out: str, **options: float | str | None) -> None:
     """Simulate one neuron: spike times, trace and figure."""
-    from fracspike.files import output_folder
     from fracspike.single import simulate_one
 
     folder = output_folder(Path(out) / "simulate")
@@ -111,6 +117,16 @@ def main() -> None:
     except click.ClickException as error:
         click.echo(f"fracspike: {error.format_message()}", err=True)
         sys.exit(error.exit_code)
-    except (ValueError, TypeError, RuntimeError, OSError, ImportError) as error:
-        click.echo(f"fracspike: {' '.join(str(error).split())}", err=True)
+    except (ValueError, TypeError, RuntimeError, OSError, ImportError, ArithmeticError, MemoryError) as error:
+        click.echo(f"fracspike: {_said(error)}", err=True)
         sys.exit(1)
+
+
+def _said(error: Exception) -> str:
+    """Return an error as one line."""
+    if isinstance(error, OSError) and is_disk_full(error) and not isinstance(error, DiskFullError):
+        return f"disk full: {error.filename or 'nothing can be written any more'}"
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or "can't allocate memory" in text:
+        return f"not enough memory for what was asked for; ask for less{f' ({text})' if text else ''}"
+    return text or type(error).__name__

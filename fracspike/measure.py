@@ -17,7 +17,8 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd  # torch names no pu
 from torch.nn.utils import parametrize
 
 from fracspike.layers.moment import Moment
-from fracspike.layers.recording import Neuron, record
+from fracspike.layers.recording import record
+from fracspike.layers.silence import Neuron
 from fracspike.neurons import FractionalIF, FractionalLI, FractionalLIF, FractionalNeuron, exact
 from fracspike.neurons.lif import EXACT, SCHEMES
 from fracspike.neurons.membrane import Integrator, Propagator

@@ -15,6 +15,18 @@ from fracspike.plots import blank, draw_trace
 from fracspike.solvers import checks
 from fracspike.threads import one_thread
 
+MOST_STEPS = 10**8  # that are simulated and written, a gigabyte of each trace
+
+
+def _steps(duration: float, dt: float) -> int:
+    steps = duration / dt
+    if steps > MOST_STEPS:
+        raise ValueError(
+            f"`duration` must be at most {MOST_STEPS} steps of `dt`, got {duration:g} with `dt` {dt:g}; "
+            "simulate for a shorter time, or with longer steps"
+        )
+    return round(steps)
+
 
 @one_thread()
 @torch.no_grad()
@@ -48,7 +60,7 @@ def simulate_one(
         refractory=refractory,
         method=method,
     )
-    steps = round(float(checks.real("duration", duration, at_least=dt)) / dt)
+    steps = _steps(float(checks.real("duration", duration, at_least=dt)), dt)
     drive = torch.full((steps, 1), float(checks.real("current", current)), dtype=torch.float64)
     run = lif.simulate(drive)
     time = dt * np.arange(1, steps + 1)

@@ -9,9 +9,12 @@ import difflib
 import math
 import numbers
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
+
+LARGEST = 2**63 - 1  # what torch can count to
 
 
 def one_of(name: str, value: object, choices: Iterable[str]) -> str:
@@ -50,7 +53,9 @@ def real(
         raise TypeError(f"`{name}` must be real, got a tensor of {value.dtype}")
     if isinstance(value, Tensor) and value.numel() == 0:
         raise ValueError(f"`{name}` must not be empty, got a tensor of shape {tuple(value.shape)}")
-    entries = value.detach() if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64)
+    entries = (
+        value.detach() if isinstance(value, Tensor) else torch.tensor(_float(value), dtype=torch.float64)
+    )
     inside = (entries > above) & (entries >= at_least) & (entries <= at_most) & (entries < below)
     inside &= torch.isfinite(entries)
     if not bool(inside.all()):
@@ -60,6 +65,13 @@ def real(
             bounds += " and be finite"
         raise ValueError(f"`{name}` must {bounds}, got {offender:g}" + (f"; {remedy}" if remedy else ""))
     return value if isinstance(value, Tensor) else float(value)
+
+
+def _float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # a whole number or a fraction beyond all floats
+        return math.inf if value > 0 else -math.inf
 
 
 def _range_text(above: float, at_least: float, at_most: float, below: float) -> str:
@@ -112,10 +124,26 @@ def hidden() -> bool:
     return torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None
 
 
-def positive_int(name: str, value: object, *, at_least: int = 1) -> int:
-    """Return ``value``, a whole number not below ``at_least``."""
+def positive_int(name: str, value: object, *, at_least: int = 1, at_most: int = LARGEST) -> int:
+    """Return ``value``, a whole number not below ``at_least`` nor above ``at_most``, by default 2^63 - 1."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"`{name}` must be a whole number, got {value!r}")
-    if value < at_least:
-        raise ValueError(f"`{name}` must be >= {at_least}, got {value}")
-    return int(value)
+    number = int(value)
+    if number < at_least:
+        raise ValueError(f"`{name}` must be >= {at_least}, got {shown(number)}")
+    if number > at_most:
+        limit = "2^63 - 1, the largest number of 64 bits" if at_most == LARGEST else at_most
+        raise ValueError(f"`{name}` must be <= {limit}, got {shown(number)}")
+    return number
+
+
+def shown(value: int) -> str:
+    """Return a whole number as text, a very long one as the power of ten next to it.
+
+    >>> shown(12), shown(-(10**5000))
+    ('12', 'about -10^5000')
+    """
+    size = abs(value)
+    if size < 10**25:
+        return str(value)
+    return f"about {'-' if value < 0 else ''}10^{round(math.log10(2) * size.bit_length())}"

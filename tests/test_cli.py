@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from command import call, refusals
 
-from fracspike import experiments
+from fracspike import experiments, training
 from fracspike.experiments import Experiment, Row, report
 from fracspike.files import output_folder, replacing, write_json
 
@@ -46,6 +46,38 @@ def test_a_row_outside_its_tolerance_fails_the_command_but_writes_the_results(
     assert [row["within"] for row in written["rows"]] == [False, True, None]
 
 
+def test_without_arguments_the_help_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert captured.out.startswith("Usage:")
+    for name in ("reproduce", "simulate", "sweep", "train"):
+        assert f"\n  {name} " in captured.out
+
+
+def test_the_help_of_train_lists_its_tasks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "train", "--help") == 0
+    printed = capsys.readouterr().out
+    for name in training.TASKS:
+        assert f"\n  {name} " in printed
+    assert "--network dense, rows, conv" in " ".join(printed.split())
+
+
+def test_a_full_disk_is_said_wherever_it_is_met(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def full(run: report.Run) -> list[Row]:
+        raise OSError(28, "No space left on device", "/data/a.bin")
+
+    monkeypatch.setattr(experiments, "get", lambda name: Experiment("e", "t", "s", "1 s", full))
+    assert call(monkeypatch, "reproduce", "e", "--out", str(tmp_path)) == 1
+    assert capsys.readouterr().err == "fracspike: disk full: /data/a.bin\n"
+
+
 def test_list_names_every_experiment(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -77,6 +109,13 @@ test_failure_is_one_line_and_a_status = refusals(
         (("reproduce", "teka2014", "--out", "/dev/null/x"), "`out` must be a folder that can be written to"),
         (("reproduce", "teka2014", "--quick", "--full"), "`quick` and `full` must not both be set"),
         (("reproduce", "teka2014", "--seed", "x"), "'x' is not a valid integer"),
+        (("reproduce", "teka2014", "--seed", str(2**70)), "`seed` must be <= 2^63 - 1"),
+        (("reproduce", "teka2014", "--seed", "-1"), "`seed` must be >= 0, got -1"),
+        (
+            ("simulate", "--duration", "1e300"),
+            "`duration` must be at most 100000000 steps of `dt`, got 1e+300",
+        ),
+        (("simulate", "--dt", "1e-300"), "`duration` must be at most 100000000 steps of `dt`"),
         (("reproduce", "teka2014", "--only", "fig1"), "`only` must be left out for 'teka2014'"),
         (("reproduce", "binary-adding", "--only", "alf"), "did you mean 'alif'?"),
         (("reproduce", "binary-adding", "--quick", "--only", "alpha-0.9"), "`only` must be one of"),

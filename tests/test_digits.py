@@ -107,6 +107,51 @@ def test_ctrl_c_leaves_what_resume_goes_on_from(
     assert histories[0] == histories[1]
 
 
+def test_ctrl_c_before_the_first_checkpoint_does_not_claim_that_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    earlier = tmp_path / "digits" / checkpoint.NAME  # of another training
+    for there in (False, True):
+        if there:
+            earlier.write_bytes(b"a week of training")
+        with monkeypatch.context() as patch:
+            patch.setattr(engine.Training, "__init__", interrupted)
+            assert call(monkeypatch, "digits", "--epochs", "2", "--out", str(tmp_path)) == 130
+        said = capsys.readouterr().err
+        assert "there is no checkpoint of this training yet: start it again" in said
+        assert "is kept:" not in said
+    assert (tmp_path / "digits" / "previous" / checkpoint.NAME).read_bytes() == b"a week of training"
+
+
+def test_other_options_in_the_same_folder_keep_what_is_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "digits"
+    common = ("digits", "--hidden", "8", "--out", str(tmp_path))
+    assert call(monkeypatch, *common, "--epochs", "1") == 0
+    names = (
+        "checkpoint.pt",
+        "checkpoint.before.pt",
+        "begun.json",
+        "results.json",
+        "history.csv",
+        "confusion.png",
+    )
+    before = {name: (folder / name).read_bytes() for name in names}
+    (folder / "notes.txt").write_text("mine")
+    assert call(monkeypatch, *common, "--epochs", "2", "--processes", "0") == 1
+    assert {name: (folder / name).read_bytes() for name in names} == before
+    capsys.readouterr()
+    assert call(monkeypatch, *common, "--epochs", "2") == 0
+    assert f"is now in {folder / 'previous'}" in capsys.readouterr().err
+    assert {name: (folder / "previous" / name).read_bytes() for name in names} == before
+    assert json.loads((folder / "results.json").read_text())["config"]["epochs"] == 2
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
 test_bad_input_is_one_line = command.refusals(
     call,
     [
@@ -118,6 +163,15 @@ test_bad_input_is_one_line = command.refusals(
         (("digits", "--alpha", "1.5"), "`alpha` must lie in (0, 1], got 1.5"),
         (("digits", "--surrogate", "nonesuch"), "`surrogate` must be one of"),
         (("digits", "--seed", "-1"), "`seed` must be >= 0, got -1"),
+        (
+            ("digits", "--seed", str(2**70)),
+            "`seed` must be <= 2^63 - 1, the largest number of 64 bits, got 118",
+        ),
+        (("digits", "--batch-size", str(10**30)), "`batch_size` must be <= 2^63 - 1"),
+        (("digits", "--hidden", str(10**12)), "`hidden` must be so small that the network fits into memory"),
+        (("digits", "--threads", "100000"), "`threads` must be <= 1024, got 100000"),
+        (("digits", "--processes", "100000"), "`processes` must be <= "),
+        (("digits", "--save-every", "nan"), "`save_every` must be >= 0"),
         (("digits", "--alpha", "1", "--compare"), "`--compare` needs `alpha` below 1"),
         (("digits", "--resume"), "no checkpoint to resume from"),
         ((), "Missing argument 'TASK'"),

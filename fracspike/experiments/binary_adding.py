@@ -132,7 +132,7 @@ def train(cell: Cell, folder: Path) -> dict[str, Any]:
             validate=lambda model: {"test": accuracy(model, test)},
             optimizer=lambda p, s: torch.optim.AdamW(p, lr=s.lr, weight_decay=0.0),
             config=dict(cell),
-            resume=(folder / checkpoint.NAME).exists(),
+            resume=checkpoint.exists(folder / checkpoint.NAME),
         )
     fractions = [n for n in (network.early, network.late) if isinstance(n, FractionalLIF)]
     orders = [order for neurons in fractions for order in neurons.alpha.detach().flatten().tolist()]

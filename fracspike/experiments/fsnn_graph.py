@@ -161,7 +161,7 @@ def train(cell: Cell, data: Path | None, folder: Path | None) -> dict[str, float
             folder,
             validate=lambda model: {"validation_accuracy": _accuracy(model(validation.words), validation)},
             config=dict(cell),
-            resume=folder is not None and (folder / checkpoint.NAME).exists(),
+            resume=folder is not None and checkpoint.exists(folder / checkpoint.NAME),
         )
         with torch.no_grad():
             scores = [network(test.words) for _ in range(DRAWS)]

@@ -62,7 +62,8 @@ class Run:
         only: the parts to do, by name; all if there are none.
 
     Raises:
-        ValueError: if both ``quick`` and ``full`` are asked for.
+        TypeError: if ``seed`` is no whole number.
+        ValueError: if both ``quick`` and ``full`` are asked for, or ``seed`` is out of range.
     """
 
     folder: Path
@@ -73,6 +74,7 @@ class Run:
     only: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        checks.positive_int("seed", self.seed, at_least=0)
         if self.quick and self.full:
             raise ValueError("`quick` and `full` must not both be set, got both; leave one out")
 

@@ -31,6 +31,7 @@ from fracspike.neurons import FractionalLIF
 from fracspike.plots import blank
 from fracspike.solvers import mittag_leffler
 from fracspike.threads import one_thread
+from fracspike.training import gradients
 from fracspike.training.task import Data, Images
 
 from . import manifolds
@@ -173,6 +174,10 @@ def learn(alpha: float, rate: float, seed: int, samples: Data, plan: Plan) -> li
             optimizer.zero_grad()
             loss = _loss(model(samples.training.inputs[:, chosen]), samples.training.labels[chosen])
             loss.backward()  # type: ignore[no-untyped-call]
+            wrong = gradients.not_finite(model)
+            if wrong is not None:
+                which = f"alpha {alpha:g}, rate {rate:g}, seed {seed}"
+                raise RuntimeError(f"training diverged in epoch {epoch + 1} ({which}): {wrong}")
             optimizer.step()
     validation, test = _accuracy(model, samples.validation), _accuracy(model, samples.test)
     return [

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fracspike.neurons import FractionalIF, FractionalLIF, FractionalNeuron, Simulation, State
+from fracspike.neurons import FractionalIF, FractionalLIF, Simulation, State
 from fracspike.neurons.membrane import Integrator, Propagator
 from fracspike.solvers import checks
 
-Neuron = FractionalLIF | FractionalNeuron
+from .silence import Neuron, Silence
+
 KINDS = ("current", "spikes", "voltage", "pre_reset", "variables")
 METHODS = ("simulate", "forward")  # of a layer, replaced while it is recorded
 
@@ -75,7 +76,10 @@ def record(
         TypeError: if ``model`` is no module.
         ValueError: if it has no fractional layer, or ``what`` is unknown.
 
-    >>> net = nn.Sequential(nn.Linear(3, 4), FractionalLIF(alpha=0.7))
+    Warns:
+        UserWarning: in the end, if layers that were used never spiked, with what to change.
+
+    >>> net = nn.Sequential(nn.Linear(3, 4), FractionalLIF(alpha=0.7, resistance=50.0))
     >>> with record(net) as recording:
     ...     out = net(torch.ones(10, 2, 3))
     >>> recording["1"].voltage.shape, torch.equal(recording["1"].spikes, out)
@@ -87,7 +91,7 @@ def record(
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, Neuron)}
     if not layers:
         raise ValueError("`model` must have at least one fractional layer, such as FractionalLIF; got none")
-    recording = Recording()
+    recording, silence = Recording(), Silence(model)
 
     def keep(value: Any) -> Any:
         if isinstance(value, dict):
@@ -101,6 +105,7 @@ def record(
         def listening(current: Tensor, *args: Any, **kwargs: Any) -> Simulation:
             run = simulate(current, *args, **kwargs)
             made = {"current": current, **{kind: getattr(run, kind) for kind in KINDS[1:]}}
+            silence.note(name, current, run.spikes)
             recording.pop(name, None)  # so that the order is that of the last pass
             recording[name] = Trace(layer, **{kind: keep(made[kind]) for kind in kept})
             return run
@@ -121,6 +126,7 @@ def record(
                 vars(layer).pop(name, None)
                 if method is not None:  # of a recording around this one
                     setattr(layer, name, method)
+    silence.warn(silence.layers(), "while it was recorded", stacklevel=3)
 
 
 def _forward(layer: FractionalLIF, current: Tensor, state: State | None = None) -> Tensor:

@@ -18,13 +18,16 @@ from typing import Any
 
 import torch
 
-from fracspike.files import replacing, sync_folder
+from fracspike.files import replacing, sync_folder, unused
 
 FORMAT = 2
 NAME = "checkpoint.pt"
 BEFORE = "checkpoint.before.pt"  # of the same training
-PREVIOUS = "checkpoint.previous.pt"  # of an earlier one
-DAMAGED = "checkpoint.damaged.pt"
+DAMAGED = "checkpoint.damaged.pt"  # the second one is checkpoint.damaged-2.pt
+OWN = (
+    BEFORE,
+    NAME,
+)  # in this order it is safe to move them: the one before alone would be taken for the newest
 
 
 def save(path: Path, config: dict[str, Any], state: dict[str, Any]) -> None:
@@ -34,9 +37,13 @@ def save(path: Path, config: dict[str, Any], state: dict[str, Any]) -> None:
         path: where to; the folder exists.
         config: what the training depends on; must be the same to go on from here.
         state: tensors, numbers, texts, lists and dictionaries of such.
+
+    Raises:
+        DiskFullError: if there is no space for it.
     """
     with replacing(path) as temporary:
-        torch.save({"format": FORMAT, "config": config, "state": state}, temporary)
+        with temporary.open("wb") as file:  # so that an error of the disk is told as such
+            torch.save({"format": FORMAT, "config": config, "state": state}, file)
         if path.exists():
             with replacing(path.with_name(BEFORE)) as second:
                 _second_name(path, second)
@@ -57,7 +64,7 @@ def load(path: Path, config: dict[str, Any]) -> dict[str, Any]:
             ``config``.
 
     Warns:
-        UserWarning: if the one before is taken; the damaged one then has another name.
+        UserWarning: if the one before is taken; a damaged one then has another name.
     """
     if not exists(path):
         raise ValueError(f"no checkpoint to resume from at {path}; start without --resume")
@@ -74,7 +81,7 @@ def load(path: Path, config: dict[str, Any]) -> dict[str, Any]:
     if different:
         raise ValueError(
             f"the checkpoint {path} was made with {', '.join(different)}; "
-            "give the same options, or start without --resume"
+            "give the same options, or start without --resume, which moves it aside"
         )
     state: dict[str, Any] = content["state"]
     return state
@@ -89,26 +96,25 @@ def damaged(path: Path, reason: object) -> ValueError:
     """Return the error that says what to do with a checkpoint that is no use."""
     return ValueError(
         f"the checkpoint {path} is damaged or not one of fracspike's ({reason}); it is left as it is: "
-        "put back a copy, or start without --resume, which keeps it under another name"
+        "put back a copy, or start without --resume, which moves it aside"
     )
 
 
 def _instead(path: Path, error: ValueError) -> dict[str, Any]:
-    """Return the checkpoint before a damaged one, which makes way so that it is not taken for a good one."""
-    before = path.with_name(BEFORE)
+    """Return the checkpoint before the newest; a damaged newest one makes way."""
+    before, missing = path.with_name(BEFORE), not path.exists()
     try:
         content = _read(before)
-    except ValueError:
-        raise error from None
-    aside = path.with_name(DAMAGED)
-    if path.exists():
+    except ValueError as second:
+        raise (second if missing else error) from None
+    said = f"there is no newest checkpoint {path}"
+    if not missing:
+        aside = unused(path.with_name(DAMAGED), lambda made: made.touch(exist_ok=False))
         path.replace(aside)
+        said = f"the newest checkpoint {path} was damaged and is now {aside.name}"
     before.replace(path)
     sync_folder(path.parent)
-    warnings.warn(
-        f"the newest checkpoint {path} was damaged and is now {aside.name}; going on from the one before it",
-        stacklevel=2,
-    )
+    warnings.warn(f"{said}; going on from the one before it", stacklevel=2)
     return content
 
 
@@ -133,22 +139,6 @@ def _read(path: Path) -> dict[str, Any]:
     if not all(isinstance(content.get(part), dict) for part in ("config", "state")):
         raise damaged(path, "a part is missing")
     return content
-
-
-def set_aside(path: Path) -> Path | None:
-    """Make way for a new training without losing an earlier one.
-
-    Args:
-        path: where the new checkpoint will be written.
-
-    Returns:
-        Where an earlier checkpoint is now, if there was one.
-    """
-    if not path.exists():
-        return None
-    previous = path.replace(path.with_name(PREVIOUS))
-    path.with_name(BEFORE).unlink(missing_ok=True)
-    return previous
 
 
 def _second_name(path: Path, second: Path) -> None:

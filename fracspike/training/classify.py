@@ -101,11 +101,16 @@ class Measure:
             mean, right = self._piece(network, images)
             return mean, right / count
         starts = range(0, count, PIECE)
-        sums = torch.zeros(len(starts), 2, dtype=torch.float64)
-        for i in range(self.machine.rank, len(starts), self.machine.world):
-            piece = Batches(images)[slice(starts[i], starts[i] + PIECE)]
-            mean, right = self._piece(network, piece)
-            sums[i] = torch.tensor([mean * len(piece.labels), right])
+
+        def own() -> Tensor:
+            sums = torch.zeros(len(starts), 2, dtype=torch.float64)
+            for i in range(self.machine.rank, len(starts), self.machine.world):
+                piece = Batches(images)[slice(starts[i], starts[i] + PIECE)]
+                mean, right = self._piece(network, piece)
+                sums[i] = torch.tensor([mean * len(piece.labels), right])
+            return sums
+
+        sums = self.machine.together(own)
         everyone = self.machine.gather(sums.to(self.machine.device))
         # each line is that of the process that measured it, and the sum is in the order of the pieces
         lines = [everyone[i % self.machine.world][i].tolist() for i in range(len(starts))]

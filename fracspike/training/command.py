@@ -5,17 +5,21 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from .engine import check_save_every
 from .machine import DEVICES, PRECISIONS, is_helper
-from .task import Options
+from .others import ProcessDiedError
+from .task import Options, Task
 
 if TYPE_CHECKING:
     from .classify import Epoch
@@ -31,7 +35,23 @@ def option(flag: str, kind: type, text: str) -> Callable[..., Any]:
     return click.option(flag, type=kind, default=None, help=text)
 
 
-@click.command()
+class _WithTasks(click.Command):
+    """A command whose help ends with the tasks; they are imported only for that."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the tasks, each with its title and networks."""
+        from fracspike import training
+
+        with formatter.section("Tasks"):
+            formatter.write_dl([(name, _described(training.get(name))) for name in training.TASKS])
+
+
+def _described(task: Task) -> str:
+    networks = f" (--network {', '.join(task.networks)})" if task.networks else ""
+    return f"{task.title}{networks}"
+
+
+@click.command(cls=_WithTasks)
 @click.argument("task")
 @option("--epochs", int, f"Passes through the training images; {OWN}, {DEFAULT.epochs} for digits.")
 @option("--alpha", float, f"Caputo order in (0, 1]; {OWN}, {DEFAULT.alpha} for digits.")
@@ -68,7 +88,8 @@ def train(
 ) -> None:
     """Train a fractional spiking network on real data, TASK; for example: digits.
 
-    Keeps a checkpoint after every epoch, and within long ones. Writes results.json, history.csv and
+    Keeps a checkpoint after every epoch, and within long ones; a training that is there already is moved
+    to a folder of its own, unless --resume goes on with it. Writes results.json, history.csv and
     figures; the test images are named once, with the weights that were best on the validation images.
     """
     from fracspike import training
@@ -79,20 +100,21 @@ def train(
     chosen = entry.options(**options)
     if control and chosen.alpha == 1:
         raise ValueError("`--compare` needs `alpha` below 1, got 1: it is the control itself")
+    check_save_every(save_every)
     folder = Path(out) / entry.name
-    with _speaking(), _interruptible(folder):
+    jobs = [(chosen, folder)]
+    if control:
+        jobs.append((replace(chosen, alpha=1.0), folder / run.CONTROL))
+    kept = partial(_kept, entry, jobs)
+    with _speaking(), _interruptible(kept):
         machine = training.Machine(device, chosen.precision, processes)
-        jobs = [(chosen, folder, resume)]
-        if control:
-            beside = folder / "control"
-            if not resume and machine.leads:  # now, so that --resume cannot meet the one of an earlier run
-                run.set_aside(beside)
-            jobs.append((replace(chosen, alpha=1.0), beside, resume and run.can_resume(beside)))
         click.echo(
             f"{entry.title}\n{entry.source}\nseed {chosen.seed}; a checkpoint after each epoch in {folder}"
         )
         outcomes = {}
-        for job, place, again in jobs:
+        for job, place in jobs:
+            # the control has not begun where the training was stopped before it
+            again = resume and (place == folder or run.can_resume(place))
             with _progress(job) as (on_epoch, on_step):
                 outcomes[f"alpha {job.alpha:g}"] = run.train(
                     entry,
@@ -155,17 +177,26 @@ def _progress(options: Options) -> Iterator[Shows]:
         yield on_epoch, on_step
 
 
+def _kept(task: Task, jobs: Iterable[tuple[Options, Path]]) -> list[Path]:
+    """Return the folders that hold a checkpoint of these trainings."""
+    from . import run
+
+    return [place for options, place in jobs if run.kept(task, options, place)]
+
+
 @contextmanager
-def _interruptible(folder: Path) -> Iterator[None]:
-    """Say on Ctrl-C that nothing is lost; the checkpoint of the last whole epoch, or later, is on disk."""
+def _interruptible(kept: Callable[[], Sequence[Path]]) -> Iterator[None]:
+    """Say on Ctrl-C what is on disk: the checkpoint of the last whole epoch, or later, or none yet."""
     try:
         yield
     except KeyboardInterrupt:
-        click.echo(
-            f"\nfracspike: interrupted; the checkpoint in {folder} is kept: "
-            "the same command with --resume goes on from it",
-            err=True,
+        places = " and ".join(map(str, kept()))
+        said = (
+            f"the checkpoint in {places} is kept: the same command with --resume goes on from it"
+            if places
+            else "there is no checkpoint of this training yet: start it again"
         )
+        click.echo(f"\nfracspike: interrupted; {said}", err=True)
         raise SystemExit(130) from None
 
 
@@ -181,7 +212,9 @@ def _speaking() -> Iterator[None]:
         warnings.showwarning = lambda message, *_: click.echo(f"fracspike: {message}", err=True)
         try:
             yield
-        except Exception:
-            if is_helper():  # the leading process says it
+        except Exception as error:
+            if is_helper():  # the leading process says it, unless it is gone
+                if isinstance(error, ProcessDiedError) and error.ranks == [0] and is_helper(1):
+                    click.echo(f"fracspike: {error}", file=sys.__stderr__)
                 raise SystemExit(1) from None
             raise

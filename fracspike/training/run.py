@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, astuple, dataclass, fields
@@ -14,18 +16,23 @@ import torch
 from torch import Tensor, nn
 
 from fracspike.experiments.report import Run, versions
-from fracspike.files import locked, output_folder, replacing, write_json
+from fracspike.files import locked, move_aside, output_folder, replacing, write_json
 from fracspike.threads import threads
 
-from . import checkpoint, figures, randomness
-from .board import board
+from . import board, checkpoint, figures, randomness
 from .classify import SMOOTHING, Batches, Epoch, Measure, confusion, loss
-from .engine import fit
+from .engine import check_save_every, fit, say_moved
+from .loop import parts_of
 from .machine import Machine
 from .settings import Settings
 from .task import Options, Task
 
 BEGUN = "begun.json"  # the options of the training in a folder
+CONTROL = "control"  # folder of the control beside a training
+RESULTS = ("results.json", "history.csv", "learning_curve.png", "confusion.png")
+COMPARISON = ("comparison.csv", "comparison.png")
+#: all that trainings write, in an order in which a kill between two moves does no harm: checkpoints last
+OWN = (*COMPARISON, *RESULTS, board.NAME, CONTROL, *checkpoint.OWN)
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,8 @@ def train(
         task: data and network.
         options: see :class:`Options`.
         folder: made if need be.
-        resume: go on from the checkpoint in ``folder``; otherwise an earlier one is set aside.
+        resume: go on from the checkpoint in ``folder``; otherwise an earlier training, begun or finished, is
+            moved to a folder of its own in it, ``previous``, ``previous-2`` and so on.
         data: folder of the data set; by default it is found or fetched.
         machine: processes and device, of the options' precision; by default the processor alone.
         tensorboard: write curves for TensorBoard too.
@@ -90,20 +98,28 @@ def train(
     Raises:
         ValueError: if an option does not fit, the folder cannot be written to, or the checkpoint is
             missing, damaged or of other options.
-        RuntimeError: if the training diverges; what was kept until then stays.
+        RuntimeError: if the training diverges or another process died; what was kept until then stays.
+        DiskFullError: if there is no space for a file; the one before stays.
+
+    Warns:
+        UserWarning: as :func:`fracspike.training.fit`.
     """
     options = task.options(**asdict(options))
     with threads(options.threads), randomness.preserved(), ExitStack() as stack:
         machine = Machine("cpu", options.precision) if machine is None else machine
-        output_folder(folder)
-        show = stack.enter_context(board(folder)) if tensorboard and machine.leads else None
+        # what can be wrong with the arguments is found before anything is moved
+        check_save_every(save_every)
+        parts_of(settings(options), machine)
+        if tensorboard:
+            board.writer()
         config = {"task": task.name, **asdict(options)}
         randomness.seed_everything(options.seed)
-        network = task.network(options)
-        if machine.leads:
-            resume = _begin(folder, config, resume)
-        resume = machine.broadcast(resume)
-        images = task.load(options.seed, data)
+        network = _network(task, options)
+        resume = machine.lead(lambda: _announce(folder, config, resume))
+        images = machine.together(lambda: task.load(options.seed, data))
+        if not resume:
+            say_moved(machine.lead(lambda: _make_way(folder, config)), machine)
+        show = stack.enter_context(board.board(folder)) if tensorboard and machine.leads else None
 
         def tell(record: Mapping[str, float]) -> None:
             if show is not None:
@@ -127,9 +143,7 @@ def train(
         counts = confusion(network, images.test, len(task.classes), machine)
         history = [Epoch.of(record) for record in fitted.history]
         outcome = Outcome(options, history, Epoch.of(fitted.best), counts, fitted.seconds, digest(network))
-        if machine.leads:
-            _write(task, outcome, folder, machine)
-        machine.barrier()
+        machine.lead(lambda: _write(task, outcome, folder, machine))
     return outcome
 
 
@@ -163,24 +177,59 @@ def can_resume(folder: Path) -> bool:
     return checkpoint.exists(folder / checkpoint.NAME)
 
 
-def set_aside(folder: Path) -> None:
-    """Rename the checkpoint in ``folder``, if there is one, so that a new training cannot replace it."""
-    checkpoint.set_aside(folder / checkpoint.NAME)
+def kept(task: Task, options: Options, folder: Path) -> bool:
+    """Tell whether ``folder`` holds a checkpoint of a training with these options."""
+    return can_resume(folder) and _begun(folder, {"task": task.name, **asdict(options)})
 
 
-def _begin(folder: Path, config: dict[str, Any], resume: bool) -> bool:
-    """Make way for a new training; return whether there is a checkpoint to resume from.
+def _network(task: Task, options: Options) -> nn.Module:
+    try:
+        return task.network(options)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or "allocate" in str(error) or "overflow" in str(error):
+            raise ValueError(
+                f"`hidden` must be so small that the network fits into memory, got {options.hidden}"
+            ) from error
+        raise
 
-    Said on disk before the data are loaded, which may take a while: --resume works from here on.
+
+def _begun(folder: Path, config: dict[str, Any]) -> bool:
+    try:
+        return (folder / BEGUN).read_text(encoding="utf-8") == json.dumps(config)
+    except (OSError, ValueError):
+        return False
+
+
+def _say_begun(folder: Path, config: dict[str, Any]) -> None:
+    with replacing(folder / BEGUN) as temporary:
+        temporary.write_text(json.dumps(config), encoding="utf-8")
+
+
+def _announce(folder: Path, config: dict[str, Any], resume: bool) -> bool:
+    """Say on disk what is begun, unless there is an earlier training; return whether there is one to resume.
+
+    Done before the data are loaded, which may take a while: --resume works from here on.
     """
-    begun = folder / BEGUN
-    with locked(folder):
+    with locked(output_folder(folder)):
         if resume:  # unless it was killed before the first checkpoint: the beginning is where it was
-            return can_resume(folder) or not begun.exists() or begun.read_text() != json.dumps(config)
-        set_aside(folder)
-        with replacing(begun) as temporary:
-            temporary.write_text(json.dumps(config))
-    return False
+            return can_resume(folder) or not _begun(folder, config)
+        if not any(os.path.lexists(folder / name) for name in OWN):
+            _say_begun(folder, config)
+        return False
+
+
+def _make_way(folder: Path, config: dict[str, Any]) -> Path | None:
+    """Move an earlier training aside, and say what is begun; return where the earlier one is."""
+    with ExitStack() as stack:
+        for place in (folder, folder / CONTROL):
+            if place.is_dir():
+                stack.enter_context(locked(place))
+        aside = move_aside(folder, OWN)
+        begun = folder / BEGUN
+        if aside is not None and begun.exists():
+            shutil.copyfile(begun, aside / BEGUN)
+        _say_begun(folder, config)
+    return aside
 
 
 def _write(task: Task, outcome: Outcome, folder: Path, machine: Machine) -> None:
@@ -203,6 +252,12 @@ def _write(task: Task, outcome: Outcome, folder: Path, machine: Machine) -> None
         "machine": {"device": machine.device.type, "processes": machine.world},
         "versions": versions(),
     }
+    with locked(folder):
+        _write_all(task, outcome, folder, content)
+
+
+def _write_all(task: Task, outcome: Outcome, folder: Path, content: Mapping[str, Any]) -> None:
+    options = outcome.options
     run = Run(folder, seed=options.seed)
     run.save_table("history", [field.name for field in fields(Epoch)], map(astuple, outcome.history))
     label = f"{task.name}, alpha {options.alpha:g}, seed {options.seed}"

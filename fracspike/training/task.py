@@ -14,6 +14,8 @@ from fracspike.solvers import checks
 
 from .machine import PRECISIONS
 
+MOST_THREADS = 1024  # of a process; the system gives no more, and ends a process that asks for them
+
 
 @dataclass(frozen=True)
 class Options:
@@ -54,8 +56,9 @@ class Options:
     threads: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "hidden", "accumulate", "threads"):
+        for name in ("epochs", "batch_size", "hidden", "accumulate"):
             checks.positive_int(name, getattr(self, name))
+        checks.positive_int("threads", self.threads, at_most=MOST_THREADS)
         if self.patience is not None:
             checks.positive_int("patience", self.patience)
         if self.clip is not None:
