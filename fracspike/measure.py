@@ -179,7 +179,7 @@ def operations(model: nn.Module, inputs: Tensor) -> Report:
             hooks.append(module.register_forward_hook(place))
     moment = Moment(model)
     try:
-        with record(model, what=("spikes",)) as recording:
+        with record(model, what=("spikes",), warn=False) as recording:
             model(inputs)
     finally:
         moment.restore()  # to measure counts no statistics, and draws no random numbers

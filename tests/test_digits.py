@@ -107,6 +107,7 @@ def test_ctrl_c_leaves_what_resume_goes_on_from(
     assert histories[0] == histories[1]
 
 
+@pytest.mark.filterwarnings("default:an earlier training")
 def test_ctrl_c_before_the_first_checkpoint_does_not_claim_that_there_is_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -126,6 +127,7 @@ def test_ctrl_c_before_the_first_checkpoint_does_not_claim_that_there_is_one(
     assert (tmp_path / "digits" / "previous" / checkpoint.NAME).read_bytes() == b"a week of training"
 
 
+@pytest.mark.filterwarnings("default:an earlier training")
 def test_other_options_in_the_same_folder_keep_what_is_there(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -57,6 +57,7 @@ def record(
     what: Sequence[str] = KINDS,
     detach: bool = True,
     device: str | torch.device | None = None,
+    warn: bool = True,
 ) -> Iterator[Recording]:
     """Record the spiking layers of a model during its forward passes.
 
@@ -68,6 +69,7 @@ def record(
         what: which of ``"current"``, ``"spikes"``, ``"voltage"``, ``"pre_reset"``, ``"variables"`` to keep.
         detach: if false, the record stays in the graph, so that a loss can be made of it.
         device: where to keep the record; where the layer computes by default.
+        warn: whether to say in the end which layers were used and never spiked.
 
     Yields:
         The recording, which fills as the model runs.
@@ -77,7 +79,7 @@ def record(
         ValueError: if it has no fractional layer, or ``what`` is unknown.
 
     Warns:
-        UserWarning: in the end, if layers that were used never spiked, with what to change.
+        UserWarning: in the end, if layers that were used never spiked, with what to change; see ``warn``.
 
     >>> net = nn.Sequential(nn.Linear(3, 4), FractionalLIF(alpha=0.7, resistance=50.0))
     >>> with record(net) as recording:
@@ -126,7 +128,8 @@ def record(
                 vars(layer).pop(name, None)
                 if method is not None:  # of a recording around this one
                     setattr(layer, name, method)
-    silence.warn(silence.layers(), "while it was recorded", stacklevel=3)
+    if warn:
+        silence.warn(silence.layers(), "while the model was recorded", stacklevel=3)
 
 
 def _forward(layer: FractionalLIF, current: Tensor, state: State | None = None) -> Tensor:

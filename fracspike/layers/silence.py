@@ -116,10 +116,15 @@ class Silence:
             which = ", ".join(self._about(name) for name in names)
             warnings.warn(
                 f"{'this layer' if len(names) == 1 else 'these layers'} never spiked {when}: {which}; what "
-                "comes after a silent layer learns nothing from the data: raise its `resistance` or the "
-                "scale of its input (of the weights before it), or lower its `threshold`",
+                f"comes after a silent layer learns nothing from the data: {self._remedy(names)}",
                 stacklevel=stacklevel + 1,
             )
+
+    def _remedy(self, names: list[str]) -> str:
+        has = {c for c in CONSTANTS for name in names if hasattr(self._layers[name], c)}
+        resistance = "its `resistance` or " if "resistance" in has else ""
+        threshold = ", or lower its `threshold`" if "threshold" in has else ""
+        return f"raise {resistance}the scale of its input (of the weights before it){threshold}"
 
     def _about(self, name: str) -> str:
         layer = self._layers[name]
