@@ -75,7 +75,11 @@ class TestGrid:
             (["alpha=nan:1.0:0.1"], "must have ranges"),
             (["seed=5:0"], "not empty"),
             (["seed=0.5"], "`seed` must have whole numbers"),
-            (["alpha=x"], "`alpha` must have numbers"),
+            (["seed=-1"], "`seed` must have whole numbers from 0"),
+            (["seed=0,9223372036854775808"], "`seed` must have whole numbers from 0"),
+            (["alpha=0.5,nan"], "`alpha` must have finite numbers"),
+            (["alpha=inf"], "`alpha` must have finite numbers"),
+            (["alpha=x"], "`alpha` must have finite numbers"),
             (["seed=0:1000", "alpha=0.001:1.0:0.001"], "at most 100000 points"),
         ],
     )
@@ -152,10 +156,40 @@ class TestStore:
         store.release(claim)
         assert store.claim() is not None
 
-    def test_another_grid_is_refused(self, kind: str, tmp_path: Path) -> None:
-        Store(address(kind, tmp_path), "s", GRID)
-        with pytest.raises(ValueError, match=r"has another grid: x 0, 1 \.\.\. 11"):
-            Store(address(kind, tmp_path), "s", Grid.parse(["x=0:13"], {"x": int}))
+    def test_a_grid_grows_and_is_corrected_but_loses_nothing(self, kind: str, tmp_path: Path) -> None:
+        kinds, defaults = {"x": int, "shape": str, "y": float}, {"x": 0, "shape": "round", "y": 0.5}
+
+        def opened(*axes: str) -> Store:
+            return Store(address(kind, tmp_path), "s", Grid.parse(axes, kinds), defaults=defaults)
+
+        first = opened("x=0:2", "shape=round,wrong")
+        for _ in range(4):
+            claim = first.claim()
+            assert claim is not None
+            if claim.point["shape"] == "round":
+                assert first.complete(claim, {"m": float(claim.point["x"])}, 0.1)
+            else:
+                assert first.give_up(claim, "no such shape", 0.1)
+        corrected = opened("x=0:3", "shape=round,flat", "y=0.5,1.5")
+        assert corrected.grown
+        done = corrected.view().done
+        assert sorted((d.point["x"], d.point["shape"], d.point["y"]) for d in done.values()) == [
+            (0, "round", 0.5),
+            (1, "round", 0.5),
+        ]
+        left = [claim for _ in range(10) if (claim := corrected.claim())]
+        assert len(left) == 10
+        assert corrected.claim() is None
+        assert all(corrected.complete(claim, {"m": 1.0}, 0.1) for claim in left)
+        with pytest.raises(ValueError, match=r"has 6 measured points that this grid lacks, the first is"):
+            opened("x=0:3", "shape=round,flat")
+        assert opened("y=0.5,1.5", "shape=round,flat", "x=0:3").view().settled == 12  # in another order
+
+    def test_a_sweep_of_something_else_is_refused(self, kind: str, tmp_path: Path) -> None:
+        Store(address(kind, tmp_path), "s", GRID, target="one")
+        with pytest.raises(ValueError, match=r"is one of 'one', not of 'two'; choose another --name"):
+            Store(address(kind, tmp_path), "s", GRID, target="two")
+        Store(address(kind, tmp_path), "another", GRID, target="two")
 
     def test_nothing_to_resume_is_said(self, kind: str, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="no sweep 's' to resume"):
@@ -298,7 +332,7 @@ def test_a_training_task_is_swept_and_resumes_its_trials(tmp_path: Path) -> None
     target = find("digits")
     grid = Grid.parse(["epochs=1", "hidden=8", "alpha=0.5,1", "seed=3"], target.kinds)
     store = Store(address("sqlite", tmp_path), "digits", grid)
-    work(store, target, tmp_path / "trials")
+    work(store, target, tmp_path)
     view = store.view()
     assert len(view.done) == 2
     assert set(view.done[0].metrics) == {"test_accuracy", "validation_accuracy", "training_accuracy"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from fracspike.experiments import Experiment
@@ -32,3 +33,12 @@ TOY = Experiment(
     parameters={"x": 0.5, "shape": "round", "power": 3},
     trial=trial,
 )
+
+
+def check(parameters: Mapping[str, float | int | str]) -> None:
+    if parameters["shape"] == "wrong":
+        raise ValueError("no such shape")
+
+
+CHECKED = replace(TOY, check=check)
+ODD = replace(TOY, parameters={**TOY.parameters, "odd": None})

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import TensorDataset
 
+from fracspike import surrogate as surrogates
 from fracspike.neurons import FractionalLIF
 from fracspike.plots import blank
 from fracspike.solvers import checks
@@ -258,6 +259,21 @@ def _draw(out: Run, results: list[dict[str, Any]]) -> None:
     out.save_figure("learning", figure)
 
 
+def check(params: Mapping[str, Value]) -> None:
+    """Refuse parameters of a sweep that cannot be measured."""
+    for name in ("learn", "recurrent"):
+        checks.one_of(name, str(params[name]), ("0", "1"))
+    for name in ("epochs", "samples", "batch", "tests"):
+        checks.positive_int(name, params[name])
+    for name in ("samples", "tests"):
+        if int(params[name]) % 10:
+            raise ValueError(f"`{name}` must be a multiple of 10, the number of classes, got {params[name]}")
+    checks.order("alpha", float(params["alpha"]))
+    checks.real("tau", float(params["tau"]), above=0.0)
+    checks.real("lr", float(params["lr"]), above=0.0, at_most=100.0)
+    surrogates.get(str(params["surrogate"]))
+
+
 def trial(params: Mapping[str, Value], seed: int) -> dict[str, float]:
     """Train one network of fractional LIF neurons for a sweep."""
     flags = {name: bool(params[name]) for name in ("learn", "recurrent")}
@@ -286,4 +302,5 @@ EXPERIMENT = Experiment(
         "tests": 2_000,
     },
     trial=trial,
+    check=check,
 )

@@ -31,6 +31,7 @@ from torch.nn.utils import parametrize
 from fracspike.data import planetoid
 from fracspike.neurons import FractionalLIF
 from fracspike.plots import blank
+from fracspike.solvers import checks
 from fracspike.threads import one_thread
 from fracspike.training import Settings, checkpoint, fit
 
@@ -402,6 +403,15 @@ def _draw(out: Run, plan: Plan, results: Results) -> None:
     out.save_figure("accuracy", figure)
 
 
+def check(params: Mapping[str, Value]) -> None:
+    """Refuse parameters of a sweep that cannot be measured."""
+    checks.one_of("dataset", params["dataset"], planetoid.GRAPHS)
+    checks.one_of("model", params["model"], POSITIONS)
+    checks.one_of("tau", params["tau"], ("learned", "fixed"))
+    checks.positive_int("epochs", params["epochs"])
+    Network(4, 2, params)  # as small as can be: it looks at all that is left
+
+
 def trial(params: Mapping[str, Value], seed: int) -> dict[str, float]:
     """Train one network for a sweep."""
     cell = {**params, "seed": seed}
@@ -425,4 +435,5 @@ EXPERIMENT = Experiment(
         "epochs": 100,
     },
     trial=trial,
+    check=check,
 )

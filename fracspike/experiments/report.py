@@ -123,6 +123,8 @@ class Experiment:
         trial: measures one point of a sweep: given all parameters and a seed, returns numbers by name
             (such as ``{"test_accuracy": 0.88}``), the same for the same arguments; None if the
             experiment cannot be swept.
+        check: raises ValueError or TypeError for parameters that ``trial`` cannot measure, without measuring;
+            a sweep calls it for every point before the first is measured.
         parts: names of what can be done alone, by ``fracspike reproduce NAME --only PART``.
     """
 
@@ -134,6 +136,7 @@ class Experiment:
     parameters: Mapping[str, Value] = field(default_factory=dict)
     trial: Callable[[Mapping[str, Value], int], Mapping[str, float]] | None = None
     parts: tuple[str, ...] = ()
+    check: Callable[[Mapping[str, Value]], None] | None = None
 
 
 def command(name: str, run: Run) -> str:

@@ -363,6 +363,13 @@ def _draw(out: Run, plan: Plan, results: Sequence[Result], bare: float) -> None:
     out.save_figure("accuracy", figure)
 
 
+def check(parameters: Mapping[str, Value]) -> None:
+    """Refuse parameters of a sweep that cannot be measured."""
+    checks.one_of("control", parameters["control"], CONTROLS)
+    checks.order("alpha", float(parameters["alpha"]))
+    checks.positive_int("takes", parameters["takes"])
+
+
 def trial(parameters: Mapping[str, Value], seed: int) -> dict[str, float]:
     """Measure one reservoir for a sweep; see ``EXPERIMENT.parameters``."""
     control = checks.one_of("control", parameters["control"], CONTROLS)
@@ -379,4 +386,5 @@ EXPERIMENT = Experiment(
     run=run,
     parameters={"alpha": REFERENCE, "control": "published", "takes": 50},
     trial=trial,
+    check=check,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -141,9 +142,13 @@ def _range(name: str, text: str) -> list[str]:
 
 
 def _of_kind(name: str, text: str, kind: type) -> Value:
+    noun = "whole numbers" if kind is int else "finite numbers"
     try:
         value: Value = kind(text)
     except ValueError as error:
-        noun = "whole numbers" if kind is int else "numbers"
         raise ValueError(f"`{name}` must have {noun} in the grid, got {text!r}") from error
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"`{name}` must have {noun} in the grid, got {text!r}")
+    if name == SEED and not 0 <= int(value) < 2**63:
+        raise ValueError(f"`seed` must have whole numbers from 0 to 2**63 - 1 in the grid, got {text!r}")
     return value

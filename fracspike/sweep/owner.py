@@ -54,6 +54,10 @@ class Watch:
         self.grace = grace
         self._seen: dict[int, tuple[object, float]] = {}
 
+    def forget(self) -> None:
+        """Grant every worker its grace anew: while a storage was away, no counter could move."""
+        self._seen.clear()
+
     def alive(self, number: int, owner: Mapping[str, Any], beat: object) -> bool:
         """Tell whether the worker of a trial is alive.
 

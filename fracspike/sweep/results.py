@@ -13,8 +13,10 @@ from fracspike.experiments.report import versions
 from fracspike.files import replacing, write_json
 from fracspike.plots import blank
 
+from . import kept
 from .grid import SEED, Grid, Point, Value, label
-from .store import Done, View
+from .patience import StoreError
+from .store import Done, Store, View
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,8 +57,27 @@ def means(done: Iterable[Done]) -> list[Mean]:
     return result
 
 
+def standing(store: Store, folder: Path) -> View:
+    """Return how a sweep stands; if its storage does not answer, from what is known on this machine.
+
+    Args:
+        store: the sweep.
+        folder: of its results.
+    """
+    try:
+        return store.view()
+    except StoreError:
+        view, done = store.last, dict(store.last.done)
+    for index, point in enumerate(store.points):
+        full = store.full(point)
+        measured = None if index in done else kept.load(kept.place(folder, full), full)
+        if measured is not None:
+            done[index] = Done(index, point, *measured)
+    return View(done, {i: d for i, d in view.failed.items() if i not in done}, view.running)
+
+
 def write(folder: Path, name: str, grid: Grid, view: View) -> None:
-    """Write ``sweep.csv``, ``results.json`` and ``sweep.png``.
+    """Write ``sweep.csv``, ``results.json`` and ``sweep.png``, in this order.
 
     Args:
         folder: exists.
@@ -86,11 +107,11 @@ def write(folder: Path, name: str, grid: Grid, view: View) -> None:
         "seconds": round(sum(one.seconds for one in rows), 2),
         "versions": versions(),
     }
-    if found:
+    write_json(folder / "results.json", content)
+    if found:  # last: the numbers are on the disk, whatever becomes of the figure
         figure = draw(name, grid, found)
         with replacing(folder / "sweep.png") as path:
             figure.savefig(path, dpi=110)
-    write_json(folder / "results.json", content)
 
 
 def draw(name: str, grid: Grid, found: Sequence[Mean]) -> Figure:

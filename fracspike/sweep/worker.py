@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fracspike.files import output_folder
 
+from . import kept
 from .owner import BEAT
 from .store import Claim, Store
 from .target import Target
@@ -28,7 +29,7 @@ def work(
     Args:
         store: says which.
         target: says how.
-        folder: where each trial gets a folder of its own.
+        folder: of the results, where each point gets a folder of its own below ``trials``.
         on_done: told of each point that was measured here.
     """
     while True:
@@ -49,16 +50,24 @@ def _measure(
     on_done: Callable[[Claim, dict[str, float]], None],
 ) -> None:
     start = time.perf_counter()
-    try:
-        with _beating(store, claim):
-            metrics = target.measure(claim.point, output_folder(folder / f"{claim.index:05d}"))
-    except (KeyboardInterrupt, SystemExit):
-        store.release(claim)
-        raise
-    except Exception as error:  # one point that cannot be measured must not end the sweep
-        store.give_up(claim, f"{type(error).__name__}: {error}", time.perf_counter() - start)
-        return
-    if store.complete(claim, metrics, time.perf_counter() - start):
+    full = store.full(claim.point)
+    place = kept.place(folder, full)
+    known = kept.load(place, full)  # of a worker that could not tell the storage
+    if known is not None:
+        metrics, seconds = known
+    else:
+        try:
+            with _beating(store, claim):
+                metrics = target.measure(claim.point, output_folder(place))
+        except (KeyboardInterrupt, SystemExit):
+            store.release(claim)
+            raise
+        except Exception as error:  # one point that cannot be measured must not end the sweep
+            store.give_up(claim, f"{type(error).__name__}: {error}", time.perf_counter() - start)
+            return
+        seconds = time.perf_counter() - start
+        kept.save(place, full, metrics, seconds)
+    if store.complete(claim, metrics, seconds):
         on_done(claim, metrics)
 
 
