@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from . import checks
+from .dense import Dense
 from .field import Field
 from .graded import ROWS, march_on
 from .gradient import GRADIENTS
@@ -80,8 +81,8 @@ def fdeint(
             solution follows; or the ``SolveState`` of an earlier solve, to go on from there (the
             gradient does not reach back into that solve).
         t: ``(T,)`` increasing; ``t[0]`` is the initial time, where the memory begins. If it is not
-            uniform, the solution is found on a uniform grid of its smallest step and only interpolated
-            to ``t``, with a warning that says so; ``step`` and ``mesh`` decide otherwise.
+            uniform, the solution is found on a uniform grid of its smallest step, with a warning that says
+            so; ``step`` and ``mesh`` decide otherwise.
         alpha: order in (0, 1], a number or a tensor that broadcasts to ``y0``; may require grad. A
             list of orders makes a multi-term equation, :math:`\sum_i c_i D^{\alpha_i} y = f`.
         coefficients: the :math:`c_i` of a multi-term equation, positive; may require grad.
@@ -90,8 +91,8 @@ def fdeint(
         memory: what is kept of the past: ``Full()`` by default, ``Window``, ``Blocked``, ``Exponentials``.
         gradient: ``"adjoint"`` (exact, stores states and no graph over the past) or ``"autograd"``
             (through everything; for second derivatives).
-        step: time step; the solution is then found on a uniform grid of at most this step and
-            interpolated linearly to ``t``.
+        step: time step; the solution is then found on a uniform grid of at most this step, and between
+            its points by product integration of the rates there, to the order of the method.
         mesh: ``"uniform"``, or ``"given"`` to step exactly from each ``t`` to the next, such as on a
             :func:`graded_mesh` (methods ``"l1"`` and ``"trapezoid"``, full memory, plain autograd).
         progress: called as ``progress(done, steps)`` after each step.
@@ -173,7 +174,13 @@ def fdeint(
         progress=progress,
         keep=return_state,
     ).march()
-    y = restore(solution if step is None else _interpolate(solution, times, t))
+    if step is not None:
+        before = [] if earlier is None else list(earlier.past)
+        rates, increments = ([], before) if isinstance(rule, IncrementMethod) else (before[:-1], [])
+        dense = Dense(Field(field, start), alphas, factors, times, h, rates, increments)
+        y = restore(finite(dense.at(solution, t), t, method))
+    else:
+        y = restore(solution)
     if not return_state:
         return y
     initial = start if earlier is None else earlier.initial
@@ -214,8 +221,8 @@ def _implied_step(t: Tensor, step: float | None, mesh: str) -> float | None:
             "pass step=... to solve on a uniform grid and interpolate, or mesh='given' to step on t itself"
         )
     warnings.warn(
-        f"t is not uniform: solved on a uniform grid of step {smallest:g} and interpolated linearly; "
-        "pass step=... to choose the step, or mesh='given' to step on t itself",
+        f"t is not uniform: solved on a uniform grid of step {smallest:g} and integrated to t from "
+        "there; pass step=... to choose the step, or mesh='given' to step on t itself",
         stacklevel=3,
     )
     return smallest
@@ -231,15 +238,6 @@ def _times(t: Tensor, step: float | None, mesh: str) -> tuple[Tensor, float | No
     count = len(t) - 1 if step is None else math.ceil(span / step - 1e-9)
     h = span / count
     return given[0] + h * torch.arange(count + 1, dtype=torch.float64, device=t.device), h
-
-
-def _interpolate(solution: Tensor, times: Tensor, t: Tensor) -> Tensor:
-    """Return the solution at ``t``, linear between the grid points."""
-    wanted = t.double().contiguous()
-    right = torch.searchsorted(times, wanted).clamp(1, len(times) - 1)
-    share = (wanted - times[right - 1]) / (times[right] - times[right - 1])
-    share = share.clamp(0, 1).to(solution).reshape(-1, *([1] * (solution.dim() - 1)))
-    return solution[right - 1] * (1 - share) + solution[right] * share
 
 
 def _orders(

@@ -33,7 +33,7 @@ LAYERS = [
     "solvers.implicit",
     "solvers.march",
     "solvers.difference solvers.quadrature",
-    "solvers.stepping solvers.graded solvers.ordinary solvers.relaxation",
+    "solvers.dense solvers.stepping solvers.graded solvers.ordinary solvers.relaxation",
     "solvers.integrate",
     "solvers",
     "fracspike.files fracspike.plots fracspike.threads fracspike.encode fracspike.losses",

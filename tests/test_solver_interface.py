@@ -120,7 +120,8 @@ class TestGrid:
         wanted = torch.tensor([0.0, 0.0125, 0.5, 1.3, 2.0], dtype=F64)
         y = fdeint(lambda t, y: torch.cos(t) - y, torch.ones(2, dtype=F64), wanted, 0.7, step=0.005)
         torch.testing.assert_close(y[[0, 2, 3, 4]], uniform[[0, 100, 260, 400]], rtol=1e-12, atol=1e-13)
-        torch.testing.assert_close(y[1], (uniform[2] + uniform[3]) / 2, rtol=1e-12, atol=1e-13)
+        finer = fdeint(lambda t, y: torch.cos(t) - y, torch.ones(2, dtype=F64), grid(2.0, 1600), 0.7)
+        torch.testing.assert_close(y[1], finer[10], rtol=0, atol=6e-3)
 
     def test_a_grid_that_is_not_uniform_is_interpolated_with_a_warning(self) -> None:
         wanted = torch.tensor([0.0, 0.1, 0.25, 0.4, 1.0], dtype=F64)
@@ -128,7 +129,8 @@ class TestGrid:
             y = fdeint(lambda t, y: -y, torch.ones(1, dtype=F64), wanted, 0.7)
         uniform = fdeint(lambda t, y: -y, torch.ones(1, dtype=F64), grid(1.0, 10), 0.7)
         torch.testing.assert_close(y[[0, 1, 3, 4]], uniform[[0, 1, 4, 10]], rtol=1e-12, atol=0)
-        torch.testing.assert_close(y[2], (uniform[2] + uniform[3]) / 2, rtol=1e-12, atol=0)
+        between = (uniform[2] + uniform[3]).item() / 2
+        assert 0.97 * between < y[2].item() < between  # the solution is convex
 
     def test_progress_is_told_of_every_step(self) -> None:
         told: list[tuple[int, int]] = []
