@@ -16,7 +16,7 @@ import command
 import pytest
 import toy_sweep
 
-from fracspike.sweep import owner, results
+from fracspike.sweep import kept, owner, results
 from fracspike.sweep.grid import Grid
 from fracspike.sweep.owner import Watch
 from fracspike.sweep.store import Store
@@ -336,9 +336,10 @@ def test_a_training_task_is_swept_and_resumes_its_trials(tmp_path: Path) -> None
     view = store.view()
     assert len(view.done) == 2
     assert set(view.done[0].metrics) == {"test_accuracy", "validation_accuracy", "training_accuracy"}
-    config = json.loads((tmp_path / "trials" / "00001" / "results.json").read_text())["config"]
+    places = [kept.place(tmp_path, store.full(point)) for point in grid.points()]
+    config = json.loads((places[1] / "results.json").read_text())["config"]
     assert (config["alpha"], config["hidden"], config["seed"]) == (1.0, 8, 3)
-    again = target.measure(grid.points()[0], tmp_path / "trials" / "00000")
+    again = target.measure(grid.points()[0], places[0])
     assert again == view.done[0].metrics
 
 
