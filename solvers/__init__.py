@@ -8,12 +8,13 @@ if __name__ == "solvers":  # a bare `solvers` is shadowed by any solvers.py besi
 from . import checks, modes
 from .graded import graded_mesh
 from .gradient import GRADIENTS, AdjointHistory, GraphHistory, History
-from .integrate import SolveState, fdeint
+from .integrate import fdeint
 from .memory import MEMORIES, Blocked, Exponentials, Full, Memory, Window
 from .methods import METHODS, IncrementMethod, L1Explicit, Method, RateMethod
 from .mittag_leffler import mittag_leffler
 from .ordinary import odeint
 from .relaxation import LinearLeak
+from .state import SolveState
 
 __all__ = [
     "GRADIENTS",

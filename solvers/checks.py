@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import transforms
+
 LARGEST = 2**63 - 1  # what torch can count to
 
 
@@ -51,15 +53,11 @@ def real(
         raise TypeError(f"`{name}` must be a number or a tensor, got {type(value).__name__}")
     if isinstance(value, Tensor) and (value.is_complex() or value.dtype == torch.bool):
         raise TypeError(f"`{name}` must be real, got a tensor of {value.dtype}")
-    if isinstance(value, Tensor) and value.numel() == 0:
+    if isinstance(value, Tensor) and _dense(name, value).numel() == 0:
         raise ValueError(f"`{name}` must not be empty, got a tensor of shape {tuple(value.shape)}")
-    entries = (
-        value.detach() if isinstance(value, Tensor) else torch.tensor(_float(value), dtype=torch.float64)
-    )
-    inside = (entries > above) & (entries >= at_least) & (entries <= at_most) & (entries < below)
-    inside &= torch.isfinite(entries)
-    if not bool(inside.all()):
-        offender = entries[~inside].flatten()[0].item()
+    plain = value if isinstance(value, Tensor) else _float(value)
+    offender = _outside(plain, above, at_least, at_most, below)
+    if offender is not None:
         bounds = _range_text(above, at_least, at_most, below)
         if math.isinf(offender) and "finite" not in bounds:  # "must be <= 0, got -inf" would puzzle
             bounds += " and be finite"
@@ -72,6 +70,21 @@ def _float(value: Any) -> float:
         return float(value)
     except OverflowError:  # a whole number or a fraction beyond all floats
         return math.inf if value > 0 else -math.inf
+
+
+def _outside(
+    value: float | Tensor, above: float, at_least: float, at_most: float, below: float
+) -> float | None:
+    """Return the first entry that is not finite or out of bounds."""
+    if not isinstance(value, Tensor):
+        x = float(value)
+        inside = math.isfinite(x) and x > above and x >= at_least and x <= at_most and x < below
+        return None if inside else x
+    entries = transforms.values(value)
+    with transforms.Outside():
+        good = (entries > above) & (entries >= at_least) & (entries <= at_most) & (entries < below)
+        good &= torch.isfinite(entries)
+        return None if bool(good.all()) else float(entries[~good].flatten()[0])
 
 
 def _range_text(above: float, at_least: float, at_most: float, below: float) -> str:
@@ -92,11 +105,31 @@ def order(name: str, value: object) -> float | Tensor:
 
 
 def floating(name: str, value: object) -> Tensor:
-    """Return ``value`` if it is a real floating-point tensor."""
+    """Return ``value`` if it is a real floating-point tensor that holds its values, all of them.
+
+    Raises:
+        TypeError: if it is no tensor, or one that is complex, of whole numbers, sparse, nested or on the meta
+            device.
+    """
     if not isinstance(value, Tensor):
         raise TypeError(f"`{name}` must be a torch.Tensor, got {type(value).__name__}; use torch.as_tensor")
+    if value.is_complex():
+        raise TypeError(
+            f"`{name}` must be a real floating-point tensor, got {value.dtype}; use torch.view_as_real"
+        )
     if not value.is_floating_point():
         raise TypeError(f"`{name}` must be a floating-point tensor, got {value.dtype}; call .float() first")
+    return _dense(name, value)
+
+
+def _dense(name: str, value: Tensor) -> Tensor:
+    """Refuse tensors that are no plain array of values."""
+    if value.is_nested:
+        raise TypeError(f"`{name}` must be a plain tensor, got a nested one; pad it to one shape")
+    if value.layout != torch.strided:
+        raise TypeError(f"`{name}` must be a dense tensor, got {value.layout}; call .to_dense() first")
+    if value.is_meta:
+        raise TypeError(f"`{name}` must hold values, got a tensor on the meta device; make it on a real one")
     return value
 
 
@@ -108,20 +141,22 @@ def all_finite(name: str, value: Tensor) -> Tensor:
         ValueError: with the index of the first offending entry.
     """
     floating(name, value)
-    if hidden():
-        return value
-    if bool(torch.isfinite(value.detach().sum())):  # one pass, and no tensor of Booleans
-        return value
-    finite = torch.isfinite(value.detach())
-    if not bool(finite.all()):
-        index = tuple(int(i) for i in (~finite).nonzero()[0])
-        raise ValueError(f"`{name}` must be finite, got {value[index].item()} at index {index}")
+    if torch.compiler.is_compiling():
+        return value  # a graph cannot look at values
+    entries = transforms.values(value)
+    with transforms.Outside():
+        if bool(torch.isfinite(entries.sum())):  # one pass, and no tensor of Booleans
+            return value
+        finite = torch.isfinite(entries)
+        if not bool(finite.all()):
+            index = tuple(int(i) for i in (~finite).nonzero()[0])
+            raise ValueError(f"`{name}` must be finite, got {entries[index].item()} at index {index}")
     return value
 
 
 def hidden() -> bool:
     """Return whether values cannot be looked at: in a graph, or under a transform of torch.func."""
-    return torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None
+    return torch.compiler.is_compiling() or transforms.active()
 
 
 def positive_int(name: str, value: object, *, at_least: int = 1, at_most: int = LARGEST) -> int:
@@ -147,3 +182,35 @@ def shown(value: int) -> str:
     if size < 10**25:
         return str(value)
     return f"about {'-' if value < 0 else ''}10^{round(math.log10(2) * size.bit_length())}"
+
+
+def times(name: str, value: object, *, falling: bool = False) -> Tensor:
+    """Return ``value``, at least two finite times, one after the other.
+
+    Args:
+        name: of the argument.
+        value: ``(T,)``.
+        falling: whether they may run backward.
+
+    Raises:
+        TypeError: if it is no real floating-point tensor.
+        ValueError: if it has another shape, is not finite, or does not increase.
+    """
+    if not isinstance(value, Tensor):
+        raise TypeError(f"`{name}` must be a tensor of times, got {type(value).__name__}; use torch.linspace")
+    if value.dim() != 1 or len(value) < 2:
+        raise ValueError(
+            f"`{name}` must have shape (T,) with T >= 2, the initial time first, got {tuple(value.shape)}"
+        )
+    given = transforms.values(all_finite(name, value)).double()  # (T,), or (T, batches) inside vmap
+    with transforms.Outside():
+        steps = given.diff(dim=0)
+        wrong = steps >= 0 if falling and bool((steps[0] < 0).all()) else steps <= 0
+        if bool(wrong.any()):
+            n, *batch = (int(i) for i in wrong.nonzero()[0])
+            here, then = (float(given[(i, *batch)]) for i in (n, n + 1))
+            way = "increase, or decrease, at every step" if falling else "increase"
+            raise ValueError(
+                f"`{name}` must {way}, got {name}[{n}] = {here:g} and {name}[{n + 1}] = {then:g}"
+            )
+    return value

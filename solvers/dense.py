@@ -41,14 +41,16 @@ class Dense:
     alphas: list[Tensor]
     factors: list[Tensor]
     times: Tensor
-    h: float
+    h: float | Tensor
     rates: list[Tensor]
     increments: list[Tensor]
 
     def at(self, solution: Tensor, t: Tensor) -> Tensor:
         """Return ``solution``, ``(T, *)``, at the times ``t``, ``(n,)``: ``(n, *)``."""
         wanted = t.double()
-        right = torch.searchsorted(self.times, wanted.detach().contiguous()).clamp(1, len(self.times) - 1)
+        right = torch.searchsorted(self.times.detach(), wanted.detach().contiguous()).clamp(
+            1, len(self.times) - 1
+        )
         share = ((wanted - self.times[right - 1]) / self.h).clamp(0, 1)
         line = torch.lerp(
             solution[right - 1], solution[right], per_element(share, solution.dim()).to(solution)

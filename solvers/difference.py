@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from .gradient import AdjointHistory, GraphHistory, History, refuse_second_derivatives
-from .implicit import ImplicitStep
+from .implicit import implicit_step
 from .jacobian import Field, Roots
 from .march import ImplicitMarch, Tape
 from .memory import Memory, Past
@@ -88,7 +88,7 @@ class GraphMarch(DifferenceMarch):
         self.last = start
         self._gain = coefficients.gain.to(start.dtype)
         self._history = GraphHistory(memory, coefficients.kernel, start.dtype, past)
-        self._step, self._states = ImplicitStep(), [start]
+        self._step, self._states = implicit_step(), [start]
 
     def explicit(self, rate: Tensor) -> None:
         """See :class:`DifferenceMarch`."""

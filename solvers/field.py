@@ -23,7 +23,7 @@ class Field:
     """
 
     def __init__(self, rhs: Callable[[Tensor, Tensor], Tensor], like: Tensor) -> None:
-        self._rhs, self._shape, self._dtype = rhs, like.shape, like.dtype
+        self._rhs, self._kind = rhs, (like.shape, like.dtype, like.device)
         self._last: torch.UntypedStorage | None = None  # where the last value lay; held, lest it be reused
 
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
@@ -44,12 +44,13 @@ class Field:
         return self._owned(value)
 
     def _of_the_kind(self, value: object) -> Tensor:
-        if isinstance(value, Tensor) and value.shape == self._shape and value.dtype == self._dtype:
+        if not isinstance(value, Tensor):
+            got = type(value).__name__
+        elif (kind := (value.shape, value.dtype, value.device)) == self._kind:
             return value
-        got = f"{tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else repr(value)
-        raise ValueError(
-            f"`rhs` must return the shape of the state, {tuple(self._shape)} of {self._dtype}; got {got}"
-        )
+        else:
+            got = _described(*kind)
+        raise ValueError(f"`rhs` must return the shape of the state, {_described(*self._kind)}; got {got}")
 
     def _owned(self, value: Tensor) -> Tensor:
         """Return ``value``, or a copy if others may write to it later."""
@@ -66,3 +67,7 @@ class Field:
         ):
             return value.clone()
         return value
+
+
+def _described(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> str:
+    return f"{tuple(shape)} of {dtype}" + ("" if device.type == "cpu" else f" on {device}")

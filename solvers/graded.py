@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from . import checks
-from .implicit import ImplicitStep
+from .implicit import implicit_step
 from .watch import Watch
 from .weights import gamma
 
@@ -78,7 +78,7 @@ def march_on(
     times: Tensor,
 ) -> Tensor:
     """Return the states at all points of ``mesh`` (float64), ``(T, *)``; differentiated by plain autograd."""
-    step, states = ImplicitStep(), [y0]
+    step, states = implicit_step(), [y0]
     remembered = [rhs(times[0], y0)] if method == "trapezoid" else []
 
     def make(n: int) -> None:

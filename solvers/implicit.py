@@ -15,9 +15,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import transforms
 from .branch import SHRINKS, Equation, Found, astray, follow, has_true_slope, too_large
 from .iterate import CLOSE, Forecast, Guide, Mixing, damping, largest, met
-from .jacobian import LARGEST_JACOBIAN, Field, Hints, Root, Roots, edge_of, evaluate, look, transposed
+from .jacobian import (
+    LARGEST_JACOBIAN,
+    Field,
+    Hints,
+    Root,
+    Roots,
+    depends_on_more,
+    edge_of,
+    evaluate,
+    look,
+    transposed,
+)
+from .transformed import TransformedStep
 from .watch import StepError
 
 SLOPES = 5  # how often the diagonal is renewed
@@ -49,6 +62,8 @@ class ImplicitStep:
         at, rate = self.root(field, base.detach(), gain_now, guess.detach())
         if not torch.is_grad_enabled():
             return at, rate
+        if not (base.requires_grad or gain.requires_grad or depends_on_more(rate, [at])):
+            return at.detach(), rate.detach()
         assert self._guide is not None
         root = Root(at, edge_of(rate), gain_now, self._guide, self._hints)
         y, rate = _Root.apply(base, gain, rate, root)  # type: ignore[no-untyped-call]
@@ -134,6 +149,11 @@ class ImplicitStep:
             # the start may lie in the room, which is needed again
             y, before = mixing.next(y if step else y.clone(), residual), size
         return None
+
+
+def implicit_step() -> ImplicitStep | TransformedStep:
+    """Return what solves the implicit steps of a march that is differentiated by plain autograd."""
+    return TransformedStep() if transforms.active() else ImplicitStep()
 
 
 class _Root(torch.autograd.Function):

@@ -4,63 +4,38 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import checks
+from . import checks, transforms
 from .dense import Dense
 from .field import Field
 from .graded import ROWS, march_on
-from .gradient import GRADIENTS
+from .gradient import GRADIENTS, GraphHistory
 from .memory import Full, Memory
 from .methods import METHODS, IncrementMethod
-from .ordinary import ORDINARY, odeint
+from .orders import Entry, orders
+from .ordinary import ORDINARY, odeint, refuse_other_orders
+from .parts import Parts, Rhs, State, flatten
 from .relaxation import LinearLeak, relax
+from .state import SolveState, check_continues
 from .stepping import Progress, Solve
 from .watch import finite
 
-State = Tensor | tuple[Tensor, ...]
 EXACT = "exact"
 MOST_STEPS_EACH = 100  # for each interval of a t that is not uniform, before a step must be chosen
 
 
-@dataclass(frozen=True)
-class SolveState:
-    """Where a solve stopped; pass it in place of ``y0`` to go on from there.
-
-    Attributes:
-        y: the last state, flattened if it was a tuple.
-        initial: the state where the memory began.
-        past: all that was remembered, ``(n, *)``.
-        t: the time reached.
-        h: the time step.
-        method: name of the method.
-        shapes: shapes of the tuple's members; None if the state is one tensor.
-    """
-
-    y: Tensor
-    initial: Tensor
-    past: Tensor
-    t: float
-    h: float
-    method: str
-    shapes: list[torch.Size] | None
-
-
-torch.serialization.add_safe_globals([SolveState])  # plain data, which torch.load takes with weights_only
-
-
 def fdeint(
-    rhs: Callable[[Tensor, Any], Any],
+    rhs: Rhs,
     y0: State | SolveState,
     t: Tensor,
-    alpha: float | Tensor | Sequence[float | Tensor],
+    alpha: Entry | Sequence[Entry],
     *,
-    coefficients: Sequence[float | Tensor] | None = None,
+    coefficients: Sequence[Entry] | None = None,
     method: str = "l1",
     memory: Memory | None = None,
     gradient: str = "adjoint",
@@ -125,24 +100,32 @@ def fdeint(
         raise TypeError(f"`memory` must be a Memory such as Full(), got {memory!r}")
     if method in ORDINARY:
         _only_defaults(method, coefficients=coefficients, memory=memory, step=step, return_state=return_state)
-        if isinstance(alpha, Tensor | list | tuple) or checks.order("alpha", alpha) != 1:
-            raise ValueError(
-                f"`alpha` must be 1 with torchdiffeq's method {method!r}, got {alpha}; use 'trapezoid'"
-            )
+        _only_defaults(method, progress=progress, mesh=None if mesh == "uniform" else mesh)
+        refuse_other_orders(alpha, method)
         return odeint(rhs, y0, t, method=method, **options)
     if options:
         raise TypeError(f"fdeint() got the unknown argument {next(iter(options))!r}")
+    if not callable(rhs):
+        raise TypeError(f"`rhs` must be callable as rhs(t, y), got {type(rhs).__name__}")
     earlier = y0 if isinstance(y0, SolveState) else None
-    start, field, restore, shapes = _flatten(rhs, earlier if earlier is not None else y0)
+    start, parts = (earlier.y, Parts(earlier.shapes)) if earlier is not None else flatten(y0)  # type: ignore[arg-type]
     step = _implied_step(t, step, mesh)
     times, h = _times(t, step, mesh)
-    alphas, factors = _orders(alpha, coefficients, start, single=shapes is not None)
+    alphas, factors = orders(alpha, coefficients, start, parts.shapes)
     grid = times.to(start.device, start.dtype)
+    h = h.to(start.device) if isinstance(h, Tensor) else h
     if method == EXACT:
-        _only_defaults(method, memory=memory, step=step, return_state=return_state, coefficients=coefficients)
-        if not isinstance(rhs, LinearLeak) or h is None:
+        _only_defaults(
+            EXACT,
+            memory=memory,
+            step=step,
+            return_state=return_state,
+            coefficients=coefficients,
+            progress=progress,
+        )
+        if not isinstance(rhs, LinearLeak) or h is None or earlier is not None or parts.shapes is not None:
             raise TypeError(
-                "`rhs` must be a LinearLeak on a uniform grid for method 'exact', "
+                "`rhs` must be a LinearLeak on a uniform grid, from one tensor, for method 'exact', "
                 f"got {type(rhs).__name__}; use 'trapezoid'"
             )
         return finite(relax(rhs, start, grid, alphas[0], h), grid, method)
@@ -151,42 +134,65 @@ def fdeint(
             raise ValueError(
                 f"`mesh` must be 'uniform' with method {method!r}; 'given' goes with {', '.join(ROWS)}"
             )
-        _only_defaults("mesh='given'", memory=memory, coefficients=coefficients, return_state=return_state)
-        return restore(march_on(times, method, Field(field, start), start, alphas[0], grid))
+        _only_defaults(
+            "mesh='given'",
+            memory=memory,
+            coefficients=coefficients,
+            return_state=return_state,
+            progress=progress,
+            y0=earlier,
+        )
+        field = Field(parts.field(rhs), start)
+        return parts.split(march_on(times, method, field, start, alphas[0], grid))
     rule = METHODS[method]()
     if len(alphas) > 1 and not isinstance(rule, IncrementMethod):
         names = [name for name, cls in METHODS.items() if issubclass(cls, IncrementMethod)]
         raise ValueError(f"`method` must be one of {', '.join(names)} for several orders, got {method!r}")
+    memory = Full() if memory is None else memory
     if earlier is not None:
-        _check_continues(earlier, method, times, h)
+        kind = {"method": method, "memory": memory, "alphas": alphas, "coefficients": factors}
+        _check_goes_on(earlier, t, times, **kind)
+    if return_state and transforms.active():
+        raise ValueError("`return_state` does not go with a transform of torch.func; leave it out")
+    initial = start if earlier is None else earlier.initial.clone()
     solution, items = Solve(
         method=rule,
-        memory=Full() if memory is None else memory,
-        gradient=GRADIENTS[gradient],
-        rhs=Field(field, start),
+        memory=memory,
+        # transforms find their own way through plain operations, but not through an adjoint memory
+        gradient=GraphHistory if transforms.active() else GRADIENTS[gradient],
+        rhs=Field(parts.field(rhs), start),
         alphas=alphas,
         factors=factors,
         h=h,
         times=grid,
-        initial=start if earlier is None else earlier.initial,
+        initial=initial,
         start=start,
-        past=() if earlier is None else list(earlier.past),
+        past=() if earlier is None else list(earlier.past.clone()),
         progress=progress,
         keep=return_state,
     ).march()
     if step is not None:
         before = [] if earlier is None else list(earlier.past)
         rates, increments = ([], before) if isinstance(rule, IncrementMethod) else (before[:-1], [])
-        dense = Dense(Field(field, start), alphas, factors, times, h, rates, increments)
-        y = restore(finite(dense.at(solution, t), t, method))
-    else:
-        y = restore(solution)
+        dense = Dense(Field(parts.field(rhs), start), alphas, factors, times, h, rates, increments)
+        solution_at_t = finite(dense.at(solution, t), t, method)
+    y = parts.split(solution if step is None else solution_at_t)
     if not return_state:
         return y
-    initial = start if earlier is None else earlier.initial
-    past = torch.stack(items).detach()
-    last = solution[-1].detach()
-    return y, SolveState(last, initial.detach(), past, float(times[-1]), h, method, shapes)
+    state = SolveState(
+        y=solution[-1].detach().clone(),
+        initial=initial.detach().clone(),
+        past=torch.stack(items).detach(),
+        t=float(times[-1]),
+        h=float(h),
+        method=method,
+        shapes=parts.shapes,
+        memory=memory,
+        alphas=tuple(a.detach().clone() for a in alphas),
+        coefficients=tuple(c.detach().clone() for c in factors),
+        learned=any(x.requires_grad for x in (*alphas, *factors)),
+    )
+    return y, state
 
 
 def _only_defaults(what: str, **arguments: object) -> None:
@@ -197,27 +203,21 @@ def _only_defaults(what: str, **arguments: object) -> None:
 
 def _implied_step(t: Tensor, step: float | None, mesh: str) -> float | None:
     """Check ``t``; return ``step``, or the smallest step of a ``t`` that is not uniform."""
-    if not isinstance(t, Tensor):
-        raise TypeError(f"`t` must be a tensor of times, got {type(t).__name__}; use torch.linspace")
-    if t.dim() != 1 or len(t) < 2:
-        raise ValueError(f"`t` must have shape (T,) with T >= 2, got {tuple(t.shape)}")
-    checks.all_finite("t", t)
-    given = t.detach().double()
-    steps = given.diff()
-    if bool((steps <= 0).any()):
-        n = int((steps <= 0).nonzero()[0])
-        raise ValueError(f"`t` must increase, got t[{n}] = {t[n]:g} and t[{n + 1}] = {t[n + 1]:g}")
+    checks.times("t", t)
+    given = transforms.values(t).double()  # (T,), or (T, batches) inside vmap
+    steps = given.diff(dim=0)
     if step is not None:
+        _only_defaults("a batch of `t` inside vmap", step=step if given.dim() > 1 else None)
         return float(checks.real("step", step, above=0.0))
-    span = float(given[-1] - given[0])
+    span = given[-1] - given[0]
     # each time is rounded to its own dtype, so steps differ by a few units of the largest time
-    slack = 4 * torch.finfo(t.dtype).eps * float(given.abs().max()) + 1e-9 * span / len(steps)
-    if mesh == "given" or float((steps - span / len(steps)).abs().max()) <= slack:
+    slack = 4 * torch.finfo(t.dtype).eps * given.abs().amax(0) + 1e-9 * span / len(steps)
+    if mesh == "given" or bool(((steps - span / len(steps)).abs() <= slack).all()):
         return None
-    smallest = float(steps.min())
-    if span / smallest > MOST_STEPS_EACH * len(steps):
+    smallest, largest = (float(x) for x in torch.aminmax(steps))
+    if given.dim() > 1 or float(span) / smallest > MOST_STEPS_EACH * len(steps):
         raise ValueError(
-            f"`t` must be uniform or nearly so, got steps between {smallest:g} and {float(steps.max()):g}; "
+            f"`t` must be uniform or nearly so, got steps between {smallest:g} and {largest:g}; "
             "pass step=... to solve on a uniform grid and interpolate, or mesh='given' to step on t itself"
         )
     warnings.warn(
@@ -228,97 +228,34 @@ def _implied_step(t: Tensor, step: float | None, mesh: str) -> float | None:
     return smallest
 
 
-def _times(t: Tensor, step: float | None, mesh: str) -> tuple[Tensor, float | None]:
-    """Return the times to step through, in float64, and the step if it is uniform."""
-    given = t.detach().double()
+def _times(t: Tensor, step: float | None, mesh: str) -> tuple[Tensor, float | Tensor | None]:
+    """Return the times to step through, in float64, and the step if it is uniform.
+
+    Both are functions of ``t`` where its gradient may be wanted.
+    """
+    live = transforms.differentiated(t)
+    given = (t if live else t.detach()).double()
     if mesh == "given":
         _only_defaults("mesh='given'", step=step)
         return given, None
-    span = float(given[-1] - given[0])
-    count = len(t) - 1 if step is None else math.ceil(span / step - 1e-9)
+    span = given[-1] - given[0]
+    count = len(t) - 1
+    if step is not None:
+        count = math.ceil(float(transforms.values(span)) / step - 1e-9)
     h = span / count
-    return given[0] + h * torch.arange(count + 1, dtype=torch.float64, device=t.device), h
+    times = given[0] + h * torch.arange(count + 1, dtype=torch.float64, device=t.device)
+    return times, h if live else float(h)
 
 
-def _orders(
-    alpha: float | Tensor | Sequence[float | Tensor],
-    coefficients: Sequence[float | Tensor] | None,
-    start: Tensor,
-    *,
-    single: bool,
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Return orders and coefficients, one each but for a multi-term equation."""
-    several = isinstance(alpha, list | tuple)
-    alphas: list[Any] = list(alpha) if isinstance(alpha, list | tuple) else [alpha]
-    factors: list[Any] = [1.0] if coefficients is None else list(coefficients)
-    if several and coefficients is None:
-        raise ValueError("`coefficients` must be given with a list of orders, got none; pass one for each")
-    if len(alphas) != len(factors) or not alphas or (coefficients is not None and not several):
+def _check_goes_on(earlier: SolveState, t: Tensor, times: Tensor, **kind: Any) -> None:
+    """Refuse to go on from ``earlier`` on another grid, or by a solve of another ``kind``."""
+    if t.requires_grad and torch.is_grad_enabled():
         raise ValueError(
-            f"`coefficients` must be one for each of a list of orders, got {len(factors)} for {len(alphas)}"
+            "`t` must not require grad where `y0` is a SolveState, whose step it shares; pass t.detach()"
         )
-    for a, c in zip(alphas, factors, strict=True):
-        checks.order("alpha", a)
-        checks.real("coefficients", c, above=0.0)
-    tensors = [torch.as_tensor(x, dtype=torch.float64, device=start.device) for x in (*alphas, *factors)]
-    for tensor in tensors:
-        if tensor.dim() > 0 and single:
-            raise ValueError(
-                "`alpha` must be one number when `y0` is a tuple; got a tensor, concatenate the states"
-            )
-        tail = start.shape[start.dim() - tensor.dim() :] if tensor.dim() <= start.dim() else ()
-        if len(tail) != tensor.dim() or any(a not in (1, s) for a, s in zip(tensor.shape, tail, strict=True)):
-            raise ValueError(
-                f"`alpha` must broadcast to the state, {tuple(start.shape)}, got shape {tuple(tensor.shape)}"
-            )
-    return tensors[: len(alphas)], tensors[len(alphas) :]
-
-
-def _check_continues(state: SolveState, method: str, times: Tensor, h: float) -> None:
-    if state.method != method:
-        raise ValueError(f"`method` must be that of the state, {state.method!r}, got {method!r}")
-    close = 1e-6 * state.h
-    if abs(float(times[0]) - state.t) > close or abs(h - state.h) > 1e-6 * state.h:
-        raise ValueError(
-            f"`t` must go on from the state, at {state.t:g} with step {state.h:g}; got {times[0]:g} and {h:g}"
-        )
-
-
-def _flatten(
-    rhs: Callable[[Tensor, Any], Any], y0: State | SolveState
-) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor], Callable[[Tensor], Any], list[torch.Size] | None]:
-    """Bring a tuple of states to one vector; a tensor stays as it is."""
-    if not callable(rhs):
-        raise TypeError(f"`rhs` must be callable as rhs(t, y), got {type(rhs).__name__}")
-    if isinstance(y0, SolveState):
-        flat, shapes = y0.y, y0.shapes
-    elif isinstance(y0, Tensor):
-        flat, shapes = checks.all_finite("y0", y0), None
-    elif isinstance(y0, tuple) and y0:
-        parts = [checks.all_finite(f"y0[{i}]", part) for i, part in enumerate(y0)]
-        if len({(part.dtype, part.device) for part in parts}) > 1:
-            raise ValueError(
-                "`y0` must have one dtype and device, got " + ", ".join(str(p.dtype) for p in parts)
-            )
-        flat, shapes = torch.cat([part.reshape(-1) for part in parts]), [part.shape for part in parts]
-    else:
-        raise TypeError(f"`y0` must be a tensor or a tuple of tensors, got {type(y0).__name__}")
-    if shapes is None:
-        return flat, rhs, lambda y: y, None
-    tuple_shapes = shapes
-    sizes = [math.prod(shape) for shape in tuple_shapes]
-
-    def split(y: Tensor) -> tuple[Tensor, ...]:
-        lead = y.shape[:-1]
-        pieces = torch.split(y, sizes, dim=-1)
-        return tuple(p.reshape((*lead, *s)) for p, s in zip(pieces, tuple_shapes, strict=True))
-
-    def field(t: Tensor, y: Tensor) -> Tensor:
-        values = rhs(t, split(y))
-        if not isinstance(values, tuple | list) or [v.shape for v in values] != tuple_shapes:
-            raise ValueError(
-                f"`rhs` must return a tuple of tensors of shapes {[tuple(s) for s in tuple_shapes]}"
-            )
-        return torch.cat([v.reshape(-1) for v in values])
-
-    return flat, field, split, shapes
+    now = transforms.values(times)
+    if now.dim() > 1:
+        raise ValueError("`t` must be one grid where `y0` is a SolveState, got a batch of them inside vmap")
+    rounding = 4 * torch.finfo(t.dtype).eps * float(now.abs().max())
+    h = float((now[-1] - now[0]) / (len(now) - 1))
+    check_continues(earlier, start=float(now[0]), h=h, rounding=rounding, **kind)

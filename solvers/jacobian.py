@@ -184,6 +184,22 @@ def edge_of(rate: Tensor) -> GradientEdge | None:
     return get_gradient_edge(rate) if rate.requires_grad else None
 
 
+def depends_on_more(rate: Tensor, leaves: Sequence[Tensor]) -> bool:
+    """Return whether the graph of ``rate`` begins elsewhere than at ``leaves``: with parameters, say."""
+    own = {id(leaf) for leaf in leaves}
+    nodes, seen = [rate.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)
+        if variable is not None and id(variable) not in own:
+            return True
+        nodes.extend(following for following, _ in node.next_functions)
+    return rate.is_leaf and rate.requires_grad and id(rate) not in own
+
+
 def transposed(rate: GradientEdge | None, at: Tensor, gain: Tensor) -> Field:
     """Return ``mu -> (gain J)^T mu``."""
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .gradient import Passes, refuse_second_derivatives
 from .implicit import ImplicitStep
-from .jacobian import Field, Roots
+from .jacobian import Field, Roots, depends_on_more
 from .memory import Memory, Past
 from .trajectory import gathered
 
@@ -124,6 +124,9 @@ class ImplicitMarch:
     def _close(self) -> None:
         """Make one node of the steps since the last."""
         rates = torch.stack(self._rates)
+        if not self.last.requires_grad and not depends_on_more(rates, self._at):
+            self._append_plain(len(rates))
+            return
         roots = self._step.together(self._at, rates, self._tape.gain)
         self.last = _Steps.apply(rates, self.last, roots, self._tape)  # type: ignore[no-untyped-call]
         self._states.append(self.last)
@@ -132,6 +135,12 @@ class ImplicitMarch:
     def seen(self, first: int, last: int) -> Tensor:
         """Return the states first, ..., last - 1, ``(n, *)``, to look at."""
         return self._tape.buffer.data[first:last]
+
+    def _append_plain(self, count: int) -> None:
+        """Take the steps since the last node as they are: nothing before them and in them has a gradient."""
+        first = self._tape.n + 1 - count
+        self._states.append(self._tape.buffer.data[first : self._tape.n + 1])
+        self._at, self._rates = [], []
 
     def gathered(self) -> Tensor:
         """Return all states, ``(count, *)``; no step follows."""

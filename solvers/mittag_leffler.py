@@ -47,7 +47,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import checks
+from . import checks, transforms
 
 _STEP = 0.125  # h: quadrature error exp(-2 pi / h) = 1.5e-22 times the size of the integrand near the cut
 _NODES = 52  # t up to 6.4, where |e^s| = exp(1 - t^2) = 3e-18
@@ -133,6 +133,8 @@ def _in_blocks(shape: torch.Size, arguments: list[Tensor]) -> Tensor:
         part_shape = torch.Size((*shape[:dim], length, *shape[dim + 1 :]))
         if part_shape.numel() > _BLOCK:
             halves.append(_in_blocks(part_shape, part))
+        elif transforms.active():  # which do not pass through a Function of that kind
+            halves.append(_evaluate(*part))
         else:
             halves.append(_Recomputed.apply(*part))  # type: ignore[no-untyped-call]
     return torch.cat(halves, dim)

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from . import checks
+from . import checks, transforms
 from .field import Field
+from .parts import flatten
 from .watch import finite
 
 #: torchdiffeq's method names; a test compares them with the installed version's
@@ -49,7 +51,9 @@ def odeint(
         ``(T, *)``, or a tuple of such.
 
     Raises:
-        ValueError: if the method is unknown, or the right-hand side has values of another kind than ``y0``.
+        TypeError: if an argument is of the wrong kind.
+        ValueError: if the method is unknown, ``y0`` or ``t`` is empty, not finite or not in order, or the
+            right-hand side has values of another kind than ``y0``.
         RuntimeError: if the solution leaves the finite numbers.
 
     Source: Chen, Rubanova, Bettencourt and Duvenaud (2018), NeurIPS; torchdiffeq.
@@ -60,6 +64,10 @@ def odeint(
     0.36788
     """
     checks.one_of("method", method, ORDINARY)
+    if not callable(rhs):
+        raise TypeError(f"`rhs` must be callable as rhs(t, y), got {type(rhs).__name__}")
+    flatten(y0)  # for what it checks
+    checks.times("t", t, falling=True)
     import torchdiffeq  # here, because it takes longer to import than the rest of this package
 
     field = rhs
@@ -71,3 +79,24 @@ def odeint(
     for part in solution if isinstance(solution, tuple) else (solution,):
         finite(part, t, method)
     return solution
+
+
+def refuse_other_orders(alpha: object, method: str) -> None:
+    """Refuse orders that are not 1, or that would be learned: torchdiffeq's methods know no order.
+
+    Args:
+        alpha: a number, a tensor, or a list of such, one for each part of a tuple of states.
+        method: its name.
+    """
+    for entry in alpha if isinstance(alpha, list | tuple) else [alpha]:
+        order = transforms.values(torch.as_tensor(checks.order("alpha", entry)))
+        if bool((order != 1).any()):
+            other = float(order[order != 1].flatten()[0])
+            raise ValueError(
+                f"`alpha` must be 1 with torchdiffeq's method {method!r}, got {other:g}; use 'trapezoid'"
+            )
+        if isinstance(entry, Tensor) and entry.requires_grad and torch.is_grad_enabled():
+            raise ValueError(
+                f"`alpha` must not require grad with torchdiffeq's method {method!r}, which knows no "
+                "other order; use 'trapezoid', or pass alpha=1"
+            )

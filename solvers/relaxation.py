@@ -45,7 +45,7 @@ class LinearLeak(nn.Module):
         return self.drive_at(t) - self.rate * y
 
 
-def relax(leak: LinearLeak, y0: Tensor, times: Tensor, alpha: Tensor, h: float) -> Tensor:
+def relax(leak: LinearLeak, y0: Tensor, times: Tensor, alpha: Tensor, h: float | Tensor) -> Tensor:
     r"""Return the exact solution for held drive at all ``times``: ``(T, *)``.
 
     The deviation from the held equilibrium, :math:`x = y - u/\lambda`, relaxes like

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from .difference import MARCHES
 from .gradient import History
-from .implicit import ImplicitStep
+from .implicit import implicit_step
 from .memory import Memory
 from .methods import IncrementMethod, Method, RateMethod
 from .methods.base import RateCoefficients
 from .quadrature import RateMarch
-from .trajectory import Trajectory
+from .trajectory import Stacked, Trajectory
 from .watch import Watch
 
 Rhs = Callable[[Tensor, Tensor], Tensor]
@@ -33,7 +33,7 @@ class Solve:
         rhs: right-hand side, ``rhs(t, y)`` of the shape of ``y``.
         alphas: orders, each broadcastable to the state.
         factors: what multiplies the derivative of each order; ``[1]`` but for multi-term equations.
-        h: time step.
+        h: time step; a tensor where the gradient in it is wanted.
         times: ``(T,)``; the march starts at ``times[0]``.
         initial: state where the memory begins, ``(*)``.
         start: state at ``times[0]``.
@@ -48,7 +48,7 @@ class Solve:
     rhs: Rhs
     alphas: list[Tensor]
     factors: list[Tensor]
-    h: float
+    h: float | Tensor
     times: Tensor
     initial: Tensor
     start: Tensor
@@ -90,7 +90,8 @@ class Solve:
         predictor = None if rule.predictor is None else self._history(rule.predictor, past)
         newest_weight = rule.kernel[0].to(dtype)
         extra = [None] * count if rule.start is None else list(rule.start.to(dtype).unbind(0))
-        root, states = ImplicitStep(), Trajectory(self.start, len(self.times))
+        root, kind = implicit_step(), Stacked if self.gradient.twice else Trajectory
+        states = kind(self.start, len(self.times))
 
         def step(n: int) -> None:
             base = self.initial + history.weighted_sum()

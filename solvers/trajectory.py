@@ -41,6 +41,30 @@ class Trajectory:
         return gathered(self._buffer, self._states)
 
 
+class Stacked:
+    """As :class:`Trajectory`, by plain operations, which any transform and any order of derivative passes."""
+
+    def __init__(self, start: Tensor, count: int) -> None:
+        self._states = [start]
+
+    @property
+    def last(self) -> Tensor:
+        """The newest state."""
+        return self._states[-1]
+
+    def append(self, y: Tensor) -> None:
+        """Take ``y`` as the next state."""
+        self._states.append(y)
+
+    def seen(self, first: int, last: int) -> Tensor:
+        """Return the states first, ..., last - 1, ``(n, *)``, to look at."""
+        return torch.stack([y.detach() for y in self._states[first:last]])
+
+    def gathered(self) -> Tensor:
+        """Return all states, ``(count, *)``."""
+        return torch.stack(self._states)
+
+
 def gathered(buffer: Tensor, states: list[Tensor]) -> Tensor:
     """Return ``buffer``, ``(count, *)``, as a function of the ``states`` that lie in it.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from . import checks
+from . import transforms
 
 TOGETHER = 32  # steps that are looked at together: a look waits for the device
 
@@ -51,20 +51,21 @@ class Watch:
     def look(self, end: int) -> None:
         """Look at the states before the number ``end``."""
         first, self._seen = self._seen, end
-        if checks.hidden() or first == end:
+        if torch.compiler.is_compiling() or first == end:
             return
-        states = self._states(first, end).detach()
-        if bool(torch.isfinite(states.sum())):  # one pass, and no tensor of Booleans
-            return
-        finite = torch.isfinite(states.flatten(1)).all(1)
-        if bool(finite.all()):
-            return
-        n = int((~finite).nonzero()[0])
-        before = states[n - 1] if n else self._states(first - 1, first)
+        states = transforms.values(self._states(max(first - 1, 0), end))  # that before too, to tell its size
+        with transforms.Outside():
+            if bool(torch.isfinite(states.sum())):  # one pass, and no tensor of Booleans
+                return
+            finite = torch.isfinite(states.reshape(len(states), -1)).all(1)
+            if bool(finite.all()):
+                return
+            n = int((~finite).nonzero()[0])
+            first, before = max(first - 1, 0), float(states[max(n - 1, 0)].abs().max())
         other = "" if self._implicit else ", an implicit method such as 'l1' if the equation is stiff,"
         raise RuntimeError(
             f"the solution is not finite at {self._where(first + n)}; one step before, its largest entry "
-            f"was {float(before.abs().max()):.3g}; use a smaller time step{other} and check that `rhs` is "
+            f"was {before:.3g}; use a smaller time step{other} and check that `rhs` is "
             "finite there"
         )
 

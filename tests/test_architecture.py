@@ -23,6 +23,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 # A module may import from its own line and the lines above it, never from below.
 LAYERS = [
+    "solvers.transforms",
     "solvers.checks",
     "solvers.field solvers.watch",
     "solvers.weights solvers.mittag_leffler",
@@ -30,9 +31,11 @@ LAYERS = [
     "solvers.gradient solvers.iterate",
     "solvers.jacobian",
     "solvers.branch",
+    "solvers.transformed",
     "solvers.implicit",
     "solvers.march",
     "solvers.difference solvers.quadrature",
+    "solvers.parts solvers.orders solvers.state",
     "solvers.dense solvers.stepping solvers.graded solvers.ordinary solvers.relaxation",
     "solvers.integrate",
     "solvers",

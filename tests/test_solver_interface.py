@@ -171,9 +171,13 @@ class TestGrid:
             ({"mesh": "random"}, ValueError, "`mesh` must be one of 'given', 'uniform'"),
             ({"mesh": "given", "method": "gl"}, ValueError, "`mesh` must be 'uniform' with method 'gl'"),
             ({"mesh": "given", "memory": Window(3)}, ValueError, "`memory` does not go with mesh='given'"),
-            ({"alpha": [0.5, 0.9]}, ValueError, "`coefficients` must be given with a list of orders"),
+            (
+                {"alpha": [0.5, 0.9]},
+                ValueError,
+                "`alpha` must not be a list of 2 orders where `y0` is a tensor",
+            ),
             ({"alpha": [0.5, 0.9], "coefficients": [1.0]}, ValueError, "one for each of a list of orders"),
-            ({"alpha": [0.5, 0.9], "coefficients": [1.0, -1.0]}, ValueError, "`coefficients` must be > 0"),
+            ({"alpha": [0.5, 0.9], "coefficients": [1.0, -1.0]}, ValueError, "`coefficients` must be >= 0"),
             ({"coefficients": [1.0]}, ValueError, "one for each of a list of orders"),
             (
                 {"alpha": [0.5, 0.9], "coefficients": [1.0, 1.0], "method": "abm"},

@@ -20,7 +20,7 @@ from functools import lru_cache, partial
 import torch
 from torch import Tensor
 
-from .. import checks
+from .. import checks, transforms
 from .base import Memory, Past, per_element, put, sum_to
 from .blocks import BLOCK, BlockPast
 from .correlate import short_correlation
@@ -97,9 +97,20 @@ class Exponentials(Memory):
             ValueError: if no fit meets the tolerance in this dtype.
         """
         lags = len(kernel) - 1
-        columns = kernel.detach().cpu().reshape(len(kernel), -1)
+        columns = transforms.values(kernel).cpu().reshape(len(kernel), -1)  # of a whole batch inside vmap
         rows = _sampled_lags(lags)
-        wanted = columns[rows]
+        with transforms.Outside():
+            decays, solve, error, amplification = self._search(lags, columns, columns[rows], dtype)
+        smooth = solve(kernel.cpu().reshape(len(kernel), -1)[rows])
+        smooth = smooth.reshape(len(decays), *kernel.shape[1:])
+        decays, smooth = decays.to(kernel.device, copy=True), smooth.to(kernel.device)
+        head = kernel[1] - (decays.reshape(-1, *([1] * (kernel.dim() - 1))) * smooth).sum(0)
+        return Fit(decays, smooth, head, error, amplification)
+
+    def _search(
+        self, lags: int, columns: Tensor, wanted: Tensor, dtype: torch.dtype
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor], float, float]:
+        """Return decays, the linear map from a sampled kernel to weights, error and amplification."""
         for modes in _mode_counts(lags, self.tol):
             for fastest, slowest in RANGES:
                 decays, powers = _powers(lags, modes, fastest, slowest, dtype)
@@ -112,11 +123,7 @@ class Exponentials(Memory):
                         continue
                     error, amplification = _certificate(decays, weights, columns, dtype)
                     if self._acceptable(error, amplification, dtype):
-                        smooth = solve(kernel.cpu().reshape(len(kernel), -1)[rows])
-                        smooth = smooth.reshape(modes, *kernel.shape[1:])
-                        decays, smooth = decays.to(kernel.device, copy=True), smooth.to(kernel.device)
-                        head = kernel[1] - (decays.reshape(-1, *([1] * (kernel.dim() - 1))) * smooth).sum(0)
-                        return Fit(decays, smooth, head, error, amplification)
+                        return decays, solve, error, amplification
         raise ValueError(
             f"`tol` must be within reach of {dtype}, got {self.tol:g} for {lags} steps; use a larger tol, "
             "float64, or Full()"

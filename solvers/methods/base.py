@@ -67,14 +67,14 @@ class IncrementMethod(Method):
     """
 
     @abstractmethod
-    def derivative(self, alpha: Tensor, h: float, count: int) -> Tensor:
+    def derivative(self, alpha: Tensor, h: float | Tensor, count: int) -> Tensor:
         r"""Return :math:`K_m`, with :math:`D^\alpha y(t_n) \approx \sum_m K_m (y_{n-m} - y_{n-m-1})`.
 
         ``(count, *)``, differentiable in ``alpha``.
         """
 
     def coefficients(
-        self, alphas: list[Tensor], factors: list[Tensor], h: float, count: int
+        self, alphas: list[Tensor], factors: list[Tensor], h: float | Tensor, count: int
     ) -> IncrementCoefficients:
         r"""Return gain and kernel for :math:`\sum_i c_i D^{\alpha_i} y = f`."""
         total = sum(
@@ -109,5 +109,5 @@ class RateMethod(Method):
     """
 
     @abstractmethod
-    def coefficients(self, alpha: Tensor, h: float, count: int) -> RateCoefficients:
+    def coefficients(self, alpha: Tensor, h: float | Tensor, count: int) -> RateCoefficients:
         """Return the kernels for ``count`` grid points, differentiable in ``alpha``."""

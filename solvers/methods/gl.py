@@ -25,7 +25,7 @@ class GL(IncrementMethod):
     name = "gl"
     implicit = True
 
-    def derivative(self, alpha: Tensor, h: float, count: int) -> Tensor:
+    def derivative(self, alpha: Tensor, h: float | Tensor, count: int) -> Tensor:
         """See :class:`IncrementMethod`."""
         alpha = alpha.to(torch.float64)
         return gl_increment_weights(alpha, count) / h**alpha

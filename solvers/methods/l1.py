@@ -24,7 +24,7 @@ class L1(IncrementMethod):
     name = "l1"
     implicit = True
 
-    def derivative(self, alpha: Tensor, h: float, count: int) -> Tensor:
+    def derivative(self, alpha: Tensor, h: float | Tensor, count: int) -> Tensor:
         """See :class:`IncrementMethod`."""
         alpha = alpha.to(torch.float64)
         return l1_weights(alpha, count) / (h**alpha * gamma(2 - alpha))

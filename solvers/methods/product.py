@@ -23,7 +23,7 @@ class Predictor(RateMethod):
     name = "predictor"
     implicit = False
 
-    def coefficients(self, alpha: Tensor, h: float, count: int) -> RateCoefficients:
+    def coefficients(self, alpha: Tensor, h: float | Tensor, count: int) -> RateCoefficients:
         """See :class:`RateMethod`."""
         return RateCoefficients(kernel=rectangle_rule(alpha, h, count))
 
@@ -44,7 +44,7 @@ class Trapezoid(RateMethod):
     name = "trapezoid"
     implicit = True
 
-    def coefficients(self, alpha: Tensor, h: float, count: int) -> RateCoefficients:
+    def coefficients(self, alpha: Tensor, h: float | Tensor, count: int) -> RateCoefficients:
         """See :class:`RateMethod`."""
         kernel, start = trapezoid_rule(alpha, h, count)
         return RateCoefficients(kernel=kernel, start=start)
@@ -73,7 +73,7 @@ class ABM(RateMethod):
     implicit = False
     corrects = True
 
-    def coefficients(self, alpha: Tensor, h: float, count: int) -> RateCoefficients:
+    def coefficients(self, alpha: Tensor, h: float | Tensor, count: int) -> RateCoefficients:
         """See :class:`RateMethod`."""
         kernel, start = trapezoid_rule(alpha, h, count)
         return RateCoefficients(kernel=kernel, start=start, predictor=rectangle_rule(alpha, h, count))
@@ -89,13 +89,13 @@ class ABM(RateMethod):
         return 1 + alpha
 
 
-def rectangle_rule(alpha: Tensor, h: float, count: int) -> Tensor:
+def rectangle_rule(alpha: Tensor, h: float | Tensor, count: int) -> Tensor:
     """Return the rectangle weights times their gain."""
     alpha = alpha.to(torch.float64)
     return h**alpha / gamma(1 + alpha) * rectangle_weights(alpha, count)
 
 
-def trapezoid_rule(alpha: Tensor, h: float, count: int) -> tuple[Tensor, Tensor]:
+def trapezoid_rule(alpha: Tensor, h: float | Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return the trapezoid weights, and what the initial rate has beside its place among them."""
     alpha = alpha.to(torch.float64)
     gain = h**alpha / gamma(2 + alpha)
