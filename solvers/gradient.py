@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from . import transforms
 from .memory import Memory, Past
 from .memory.base import weigh
 
@@ -202,10 +203,15 @@ class _Sum(torch.autograd.Function):
 
 
 def refuse_second_derivatives(remedy: str = AdjointHistory.remedy) -> None:
-    """Raise if this backward pass is itself to be differentiated."""
+    """Raise if this backward pass is itself to be differentiated, or runs over a batch of gradients."""
     if torch.is_grad_enabled():
         raise RuntimeError(
             f"the adjoint gradient gives first derivatives only; {remedy} to differentiate twice"
+        )
+    if transforms.wrapping():
+        raise RuntimeError(
+            "the adjoint gradient takes one gradient at a time, not a batch of them (is_grads_batched, "
+            "vectorize=True); call torch.func.jacrev or torch.func.vmap on the whole solve instead"
         )
 
 

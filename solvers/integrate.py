@@ -54,18 +54,23 @@ def fdeint(
             returns what ``y0`` is: a tensor, or a tuple of tensors.
         y0: initial state ``(*)``, or a tuple of such, in any floating dtype and on any device, which the
             solution follows; or the ``SolveState`` of an earlier solve, to go on from there (the
-            gradient does not reach back into that solve).
-        t: ``(T,)`` increasing; ``t[0]`` is the initial time, where the memory begins. If it is not
-            uniform, the solution is found on a uniform grid of its smallest step, with a warning that says
-            so; ``step`` and ``mesh`` decide otherwise.
-        alpha: order in (0, 1], a number or a tensor that broadcasts to ``y0``; may require grad. A
-            list of orders makes a multi-term equation, :math:`\sum_i c_i D^{\alpha_i} y = f`.
-        coefficients: the :math:`c_i` of a multi-term equation, positive; may require grad.
+            gradient does not reach back into that solve). What made the state must go on: the same method,
+            memory, step, orders and coefficients, except that those that require grad may have moved by 0.05.
+        t: ``(T,)`` increasing; ``t[0]`` is the initial time, where the memory begins. May require grad: the
+            gradient is that in start and step of the grid, which must stay uniform. If it is not uniform, the
+            solution is found on a uniform grid of its smallest step, with a warning that says so; ``step`` and ``mesh`` decide otherwise.
+        alpha: order in (0, 1], a number or a tensor that broadcasts to ``y0``: one order per component. If
+            ``y0`` is a tuple, a number, or a tuple with one such entry per part. A list together with
+            ``coefficients`` makes a multi-term equation, :math:`\sum_i c_i D^{\alpha_i} y = f`, with one
+            entry of these forms for each term. May require grad.
+        coefficients: the :math:`c_i` of a multi-term equation, a list of entries of the same forms; at least
+            0, and for every component one above 0. May require grad.
         method: a name in ``METHODS``; ``"exact"`` for a :class:`LinearLeak`; at ``alpha=1`` also every
             name that torchdiffeq knows, which then does the work.
         memory: what is kept of the past: ``Full()`` by default, ``Window``, ``Blocked``, ``Exponentials``.
         gradient: ``"adjoint"`` (exact, stores states and no graph over the past) or ``"autograd"``
-            (through everything; for second derivatives).
+            (through everything; for second derivatives). Inside a transform of ``torch.func``, such as vmap
+            or jacrev, it is always ``"autograd"``.
         step: time step; the solution is then found on a uniform grid of at most this step, and between
             its points by product integration of the rates there, to the order of the method.
         mesh: ``"uniform"``, or ``"given"`` to step exactly from each ``t`` to the next, such as on a

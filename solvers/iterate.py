@@ -86,7 +86,7 @@ class Mixing:
         """Combine the last points so that the linearised move is smallest."""
         del self._points[:-MIXING], self._residuals[:-MIXING]
         moves = self.damping * torch.stack(self._residuals)
-        changes = (moves[-1] - moves[:-1]).flatten(1).T
+        changes = (moves[-1] - moves[:-1]).reshape(len(moves) - 1, -1).T  # a state may have no dimension
         earlier = zip(self._points[:-1], moves[:-1].unbind(0), strict=True)
         steps = torch.stack([newest - (point + move) for point, move in earlier])
         target = moves[-1].reshape(-1, 1)

@@ -15,9 +15,14 @@ from torch.autograd import forward_ad
 Outside = torch._C._DisableFuncTorch
 
 
+def wrapping() -> bool:
+    """Return whether a transform is under way."""
+    return _functorch.maybe_current_level() is not None
+
+
 def active() -> bool:
     """Return whether a transform, or forward-mode differentiation, is under way."""
-    return _functorch.maybe_current_level() is not None or forward_ad._current_level >= 0
+    return wrapping() or forward_ad._current_level >= 0
 
 
 def values(x: Tensor) -> Tensor:

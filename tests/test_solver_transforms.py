@@ -115,7 +115,7 @@ def test_in_the_times(method: str) -> None:
 def test_orders_per_component_and_tuples_and_several_terms() -> None:
     def f(x: Tensor) -> Tensor:
         u, v = fdeint(
-            lambda t, y: (-y[1], y[0].sum() - y[1]),
+            lambda t, y: (-y[1] * y[0], y[0].sum() - y[1]),
             (x[2:], x[:1]),
             T,
             [(x[0], 0.9), (0.5, x[1] / 2)],
@@ -180,4 +180,4 @@ def test_bad_values_inside_a_transform_are_named() -> None:
     with pytest.raises(ValueError, match="`return_state` does not go with a transform"):
         grad(lambda y: fdeint(lambda t, y: -y, y, T, 0.5, return_state=True)[0].sum())(Y0)
     with pytest.raises(RuntimeError, match="the implicit step did not converge"):
-        vmap(lambda y: fdeint(lambda t, y: torch.where(y > 0.3, -100.0, 5.0), y, T, 0.5))(Y0)
+        vmap(lambda y: fdeint(lambda t, y: torch.where(y > 0.3, -100.0, 5.0).double(), y, T, 0.5))(Y0)
