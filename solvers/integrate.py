@@ -58,7 +58,8 @@ def fdeint(
             memory, step, orders and coefficients, except that those that require grad may have moved by 0.05.
         t: ``(T,)`` increasing; ``t[0]`` is the initial time, where the memory begins. May require grad: the
             gradient is that in start and step of the grid, which must stay uniform. If it is not uniform, the
-            solution is found on a uniform grid of its smallest step, with a warning that says so; ``step`` and ``mesh`` decide otherwise.
+            solution is found on a uniform grid of its smallest step, with a warning that says so; ``step``
+            and ``mesh`` decide otherwise.
         alpha: order in (0, 1], a number or a tensor that broadcasts to ``y0``: one order per component. If
             ``y0`` is a tuple, a number, or a tuple with one such entry per part. A list together with
             ``coefficients`` makes a multi-term equation, :math:`\sum_i c_i D^{\alpha_i} y = f`, with one
