@@ -165,6 +165,15 @@ class TestSilence:
         assert not vars(model.first).keys() & {"simulate", "forward"}
         assert not model.first._forward_hooks
 
+    def test_the_rest_of_a_training_is_too_short_to_tell(self, tmp_path: Path) -> None:
+        def stop(record: dict[str, float]) -> None:
+            raise KeyboardInterrupt
+
+        model = Spiking(0.1, 0.1)
+        with pytest.raises(KeyboardInterrupt):
+            fit(model, LINE, error, settings(), tmp_path, validate=lambda m: {"error": 0.0}, on_epoch=stop)
+        learn(model, tmp_path, resume=True)
+
     def test_a_layer_that_never_spikes_by_its_nature_or_is_not_used_is_passed_over(self) -> None:
         class Readout(nn.Module):
             def __init__(self) -> None:

@@ -131,7 +131,11 @@ class Silence:
         facts = {c: getattr(layer, c) for c in CONSTANTS if isinstance(getattr(layer, c, None), Tensor)}
         if name in self._largest:
             facts["largest input"] = self._largest[name]
-        return f"{name or 'the model itself'} ({', '.join([type(layer).__name__, *_texts(facts)])})"
+        return f"{name or 'the model itself'} ({', '.join([_kind(layer), *_texts(facts)])})"
+
+
+def _kind(layer: nn.Module) -> str:
+    return type(layer).__name__.removeprefix("Parametrized")  # so torch calls what learns a constant
 
 
 def _texts(facts: Mapping[str, Tensor]) -> list[str]:

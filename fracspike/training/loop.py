@@ -84,6 +84,7 @@ class Training:
         self.seconds = 0.0
         self._silence = Silence(model)
         self._looks = LOOKS  # batches in which silent layers are still looked for
+        self._resumed = False
         self._trouble: Exception | None = None  # of this process, to be told to the others
 
     def run(
@@ -95,7 +96,7 @@ class Training:
             self.machine.lead(lambda: keeper.keep(self.state))
             if self.machine.leads:
                 on_epoch(self.history[-1])
-        if 0 < self._looks < LOOKS:
+        if 0 < self._looks < LOOKS and not self._resumed:  # the rest of a training may be too short to tell
             self._tell_silence(LOOKS - self._looks)
         self.model.load_state_dict(self.best)
 
@@ -246,6 +247,7 @@ class Training:
         self.step = int(state["step"])
         self.losses = float(state["losses"])
         self.seconds = float(state["seconds"])
+        self._resumed = bool(self.history or self.step)
 
 
 def _finite(value: float) -> bool:
