@@ -24,7 +24,7 @@ def repeat(x: Tensor, steps: int) -> Tensor:
     >>> repeat(torch.tensor([0.5, 2.0]), 3)[:, 1]
     tensor([2., 2., 2.])
     """
-    checks.all_finite("x", x)
+    _sample(x)
     return x.unsqueeze(0).expand(checks.positive_int("steps", steps), *x.shape)
 
 
@@ -52,7 +52,7 @@ def rate(
     >>> [round(r, 2) for r in spikes.mean(0).tolist()]
     [0.0, 0.25, 1.0]
     """
-    checks.all_finite("x", x)
+    _sample(x)
     probability = gain * x + offset
     _in_unit("gain * x + offset", probability, "scale the data, or choose gain and offset")
     shape = (checks.positive_int("steps", steps), *x.shape)
@@ -70,7 +70,7 @@ def rate_sequence(x: Tensor, *, generator: torch.Generator | None = None) -> Ten
     >>> rate_sequence(torch.tensor([0.0, 1.0, 0.0]))
     tensor([0., 1., 0.])
     """
-    checks.all_finite("x", x)
+    _sample(x)
     _in_unit("x", x, "scale the data")
     return (torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device) < x).to(x.dtype)
 
@@ -103,7 +103,7 @@ def latency_times(
     >>> latency_times(torch.tensor([1.0, 0.5, 0.0]), 11).tolist()
     [0, 5, 11]
     """
-    checks.all_finite("x", x)
+    _sample(x)
     count = checks.positive_int("steps", steps)
     checks.real("threshold", threshold, at_least=0.0)
     if checks.one_of("mode", mode, ("linear", "log")) == "linear":
@@ -160,7 +160,7 @@ def delta(x: Tensor, threshold: float = 0.1, *, channels: str = "on") -> Tensor:
     >>> delta(signal, 0.5, channels="signed")
     tensor([ 0.,  1.,  0., -1.])
     """
-    checks.all_finite("x", x)
+    _sample(x)
     checks.one_of("channels", channels, ("on", "off", "signed", "both"))
     limit = float(checks.real("threshold", threshold, above=0.0))
     if x.dim() < (2 if channels == "both" else 1):
@@ -196,7 +196,7 @@ def population(x: Tensor, neurons: int, *, low: float = 0.0, high: float = 1.0, 
     >>> population(torch.tensor([0.0, 0.5]), 3).argmax(-1)
     tensor([0, 1])
     """
-    checks.all_finite("x", x)
+    _sample(x)
     count = checks.positive_int("neurons", neurons, at_least=2)
     checks.real("low", low)
     checks.real("high", high, above=low)
@@ -239,6 +239,14 @@ class Encoder(nn.Module):
 
 
 ENCODERS = {"repeat": repeat, "rate": rate, "latency": latency}
+
+
+def _sample(x: Tensor) -> Tensor:
+    """Return ``x`` if it is finite and holds anything."""
+    checks.floating("x", x)
+    if x.numel() == 0:
+        raise ValueError(f"`x` must not be empty, got a tensor of shape {tuple(x.shape)}")
+    return checks.all_finite("x", x)
 
 
 def _in_unit(name: str, x: Tensor, remedy: str) -> None:

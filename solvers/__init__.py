@@ -5,7 +5,7 @@ if __name__ == "solvers":  # a bare `solvers` is shadowed by any solvers.py besi
         "this package is imported as `fracspike.solvers`, not as `solvers`; install fracspike with pip"
     )
 
-from . import checks, modes
+from . import checks, modes, transforms
 from .graded import graded_mesh
 from .gradient import GRADIENTS, AdjointHistory, GraphHistory, History
 from .integrate import fdeint
@@ -40,4 +40,5 @@ __all__ = [
     "mittag_leffler",
     "modes",
     "odeint",
+    "transforms",
 ]

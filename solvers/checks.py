@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from . import transforms
 
@@ -87,6 +88,22 @@ def _outside(
         return None if bool(good.all()) else float(entries[~good].flatten()[0])
 
 
+def number(name: str, value: object, **bounds: float) -> float:
+    """Return ``value``, one finite real number inside the bounds of :func:`real`, as a float.
+
+    Raises:
+        TypeError: if it is not one number.
+        ValueError: if it is out of bounds, or a tensor that wants a gradient, which a float has not.
+    """
+    checked = real(name, value, **bounds)  # type: ignore[arg-type]
+    if isinstance(checked, Tensor):
+        if checked.numel() != 1:
+            raise TypeError(f"`{name}` must be one number, got a tensor of shape {tuple(checked.shape)}")
+        if checked.requires_grad:
+            raise ValueError(f"`{name}` must be a number, got a tensor that requires grad; call .item()")
+    return float(checked)
+
+
 def _range_text(above: float, at_least: float, at_most: float, below: float) -> str:
     low = f"({above:g}" if above > -math.inf else f"[{at_least:g}" if at_least > -math.inf else ""
     high = f"{below:g})" if below < math.inf else f"{at_most:g}]" if at_most < math.inf else ""
@@ -111,6 +128,11 @@ def floating(name: str, value: object) -> Tensor:
         TypeError: if it is no tensor, or one that is complex, of whole numbers, sparse, nested or on the meta
             device.
     """
+    if isinstance(value, PackedSequence):
+        raise TypeError(
+            f"`{name}` must be a torch.Tensor, got a PackedSequence; "
+            "pad it: torch.nn.utils.rnn.pad_packed_sequence"
+        )
     if not isinstance(value, Tensor):
         raise TypeError(f"`{name}` must be a torch.Tensor, got {type(value).__name__}; use torch.as_tensor")
     if value.is_complex():

@@ -132,8 +132,12 @@ def test_a_lazy_size_is_that_of_the_first_input(name: str, own: dict[str, float]
 
 
 def test_a_lazy_layer_takes_its_size_from_a_saved_one() -> None:
-    saved = nn.Sequential(nn.Linear(3, 4), fs.FractionalLIF(0.4, learn=("alpha", "v_reset"), size=(4,)))
-    lazy = nn.Sequential(nn.LazyLinear(4), fs.FractionalLIF(0.7, learn=("alpha", "v_reset"), size="lazy"))
+    saved = nn.Sequential(
+        nn.Linear(3, 4), fs.FractionalLIF(0.4, reset="value", learn=("alpha", "v_reset"), size=(4,))
+    )
+    lazy = nn.Sequential(
+        nn.LazyLinear(4), fs.FractionalLIF(0.7, reset="value", learn=("alpha", "v_reset"), size="lazy")
+    )
     lazy.load_state_dict(saved.state_dict())
     x = current(8, 2, 3)
     assert torch.equal(lazy(x), saved(x))

@@ -41,8 +41,9 @@ def noise(*shape: int, dtype: torch.dtype = F64, seed: int = 0, scale: float = 3
 
 def everything(current: Tensor, **kwargs: Any) -> tuple[Any, list[Tensor]]:
     """A run, and the gradients of a loss that weighs every output, in input and parameters."""
+    learn = LEARN if kwargs.get("reset") == "value" else LEARN[:-1]
     lif = FractionalLIF(
-        **({"alpha": 0.6, "tau": 2.0, "dt": 0.5, "learn": LEARN, "surrogate": "atan"} | kwargs)
+        **({"alpha": 0.6, "tau": 2.0, "dt": 0.5, "learn": learn, "surrogate": "atan"} | kwargs)
     )
     current = current.clone().requires_grad_()
     run = lif.simulate(current)
@@ -68,7 +69,8 @@ class Bent(ATan):
 
 
 VARIANTS: list[dict[str, Any]] = [
-    {"reset": reset, "reset_memory": memory, "refractory": refractory, "detach_reset": detach, "v_reset": 0.1}
+    {"reset": reset, "reset_memory": memory, "refractory": refractory, "detach_reset": detach}
+    | ({"v_reset": 0.1} if reset == "value" else {})
     for reset, memory, refractory, detach in itertools.product(
         ("subtract", "value"), ("jump", "restart"), (0.0, 1.5), (False, True)
     )
@@ -271,12 +273,12 @@ class TestGradients:
 
 class TestGradientsOfEverything:
     @pytest.mark.parametrize(
-        "kwargs", [{}, {"reset": "value"}, {"reset_memory": "restart"}, {"refractory": 1.0}]
+        "kwargs", [{}, {"reset": "value", "v_reset": 0.2}, {"reset_memory": "restart"}, {"refractory": 1.0}]
     )
     @pytest.mark.parametrize("backend", ["torch", "native"])
     def test_smooth_spikes_against_finite_differences(self, backend: str, kwargs: dict) -> None:
         surrogate = NoisyThreshold(mode="meanfield", scale=3.0)
-        lif = FractionalLIF(0.6, dt=0.5, surrogate=surrogate, v_reset=0.2, backend=backend, **kwargs)
+        lif = FractionalLIF(0.6, dt=0.5, surrogate=surrogate, backend=backend, **kwargs)
         current = noise(9, 2, scale=1.5).requires_grad_()
 
         def outputs(

@@ -38,6 +38,7 @@ KINDS: dict[str, tuple[type[FractionalLIF], dict[str, Any]]] = {
 RESETS: list[dict[str, Any]] = [
     {"reset": reset, "detach_reset": detach}
     for reset, detach in itertools.product(("subtract", "value", "none"), (False, True))
+    if not (reset == "none" and detach)
 ]
 OTHERS: list[dict[str, Any]] = [
     {"reset_memory": "restart"},
@@ -56,7 +57,11 @@ def build(kind: str, backend: str, dtype: torch.dtype = F64, **kwargs: Any) -> F
     learn = [name for name in cls.learnable if name != "coefficients"]
     if kind in ("alif", "alif-own"):
         learn.remove("coupling")
-    options = {"alpha": 0.6, "tau": 2.0, "dt": DT, "v_reset": 0.1, "surrogate": "atan", "learn": learn}
+    options = {"alpha": 0.6, "tau": 2.0, "dt": DT, "surrogate": "atan", "learn": learn}
+    if kwargs.get("reset") == "value":
+        options["v_reset"] = 0.1
+    else:
+        learn.remove("v_reset")
     layer = cls(**(options | own | {"backend": backend} | kwargs)).to(dtype)
     if hasattr(layer, "recurrent"):
         for weight in layer.recurrent.parameters():

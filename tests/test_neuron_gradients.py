@@ -46,7 +46,7 @@ def test_input_and_parameters_against_finite_differences(name: str) -> None:
 @pytest.mark.parametrize("reset", ["subtract", "value"])
 @pytest.mark.parametrize("name", [name for name in LINEAR if name != "li"])
 def test_other_reset_memories_against_finite_differences(name: str, reset: str, memory: str) -> None:
-    layer = smooth(name, reset_memory=memory, reset=reset, v_reset=0.1)
+    layer = smooth(name, reset_memory=memory, reset=reset, **({"v_reset": 0.1} if reset == "value" else {}))
     check(layer, current(name, 6, 1, N).requires_grad_(), torch.ones((), dtype=torch.float64))
 
 

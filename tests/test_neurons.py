@@ -165,7 +165,9 @@ def test_wrong_arguments_are_named(name: str) -> None:
 def test_a_state_of_another_linear_neuron_is_named() -> None:
     state = build("lif").simulate(current("lif", 3)).state
     assert isinstance(state, State)
-    with pytest.raises(ValueError, match="`state` must come from a FractionalALIF, got one with"):
+    with pytest.raises(
+        ValueError, match="`state` must come from a neuron of model FractionalALIF, got one of FractionalLIF"
+    ):
         build("alif")(current("alif", 3), state)
 
 

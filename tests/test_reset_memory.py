@@ -199,7 +199,8 @@ class TestOrderOne:
     @pytest.mark.parametrize("reset", ["subtract", "value"])
     @pytest.mark.parametrize("memory", ["jump", "overwrite", "restart"])
     def test_as_it_stands(self, memory: str, reset: str) -> None:
-        lif = FractionalLIF(1.0, 2.5, reset=reset, reset_memory=memory, v_reset=0.1, method="l1_explicit")
+        own = {"v_reset": 0.1} if reset == "value" else {}
+        lif = FractionalLIF(1.0, 2.5, reset=reset, reset_memory=memory, method="l1_explicit", **own)
         run = lif.simulate(wavy(120))
         spikes, after = self.ordinary(2.5, reset, wavy(120))
         assert run.spikes[:, 0].tolist() == spikes
@@ -207,7 +208,8 @@ class TestOrderOne:
 
     @pytest.mark.parametrize("reset", ["subtract", "value"])
     def test_current_at_a_step_of_one_time_constant(self, reset: str) -> None:
-        lif = FractionalLIF(1.0, 1.0, reset=reset, reset_memory="current", v_reset=0.1)
+        own = {"v_reset": 0.1} if reset == "value" else {}
+        lif = FractionalLIF(1.0, 1.0, reset=reset, reset_memory="current", **own)
         run = lif.simulate(wavy(120))
         spikes, after = self.ordinary(1.0, reset, wavy(120))
         assert run.spikes[:, 0].tolist() == spikes

@@ -140,7 +140,7 @@ def trace(
 def _membrane(v: Tensor, alpha: Tensor, samples: int) -> Differences:
     coefficients = L1Explicit().coefficients([alpha], [torch.ones_like(alpha)], DT, samples)
     return Differences(
-        State.at(v, "teka2014"),
+        State.at(v, {"model": "teka2014"}),
         torch.tensor(V_REST, dtype=torch.float64),
         coefficients.kernel,
         coefficients.gain / TAU_A,

@@ -160,12 +160,15 @@ def _neuron(step: Step, alpha: float, name: str, options: dict[str, Any]) -> nn.
         "alpha": alpha,
         "threshold": step.threshold,
         "v_rest": step.v_rest,
-        "v_reset": step.v_reset,
         "surrogate": step.surrogate,
         "reset": step.reset,
-        "detach_reset": step.detach_reset,
         "learn": step.learn,
     }
+    reset = options.get("reset", step.reset)
+    if reset == "value":
+        arguments["v_reset"] = step.v_reset
+    if reset != "none":
+        arguments["detach_reset"] = step.detach_reset
     kind: Callable[..., FractionalLIF] = FractionalLIF
     gain = step.gain
     if bool((step.decay == 1).all()):
@@ -176,7 +179,7 @@ def _neuron(step: Step, alpha: float, name: str, options: dict[str, Any]) -> nn.
         tau = torch.as_tensor(options.get("tau", -dt / torch.log(step.decay)), dtype=torch.float64)
         left = _left(order, tau, dt)
         arguments |= {"tau": tau, "resistance": gain / (1 - left)}
-        if step.late and step.reset == "subtract":
+        if step.late and reset == "subtract":
             arguments["reset_scale"] = 1 / left
     if step.synapse is not None:
         kind = FractionalCubaLIF

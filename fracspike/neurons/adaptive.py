@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from .module import LAZY
 from .state import State
 
 OWN = ("beta", "tau_adaptation", "coupling")
+TAU = 20.0  # of the adaptation, by default
 
 
 class FractionalALIF(FractionalLIF):
@@ -59,16 +60,17 @@ class FractionalALIF(FractionalLIF):
 
     learnable = (*FractionalLIF.learnable, *OWN)
     shown = (*FractionalLIF.shown, "beta", "tau_adaptation")
+    defaults: ClassVar[Mapping[str, float]] = {**FractionalLIF.defaults, "coupling": 0.0}
 
     def __init__(
         self,
         alpha: float | Tensor | Sequence[float] = 0.7,
         tau: float | Tensor = 2.0,
-        threshold: float | Tensor = 1.0,
+        threshold: float | Tensor | None = None,
         dt: float = 1.0,
         *,
         beta: float | Tensor = 0.2,
-        tau_adaptation: float | Tensor = 20.0,
+        tau_adaptation: float | Tensor = TAU,
         coupling: float | Tensor = 0.0,
         learn: str | Sequence[str] = (),
         size: int | Sequence[int] | str | None = None,
@@ -80,6 +82,7 @@ class FractionalALIF(FractionalLIF):
             "coupling": checks.real("coupling", coupling),
         }
         learned = parameters.names(learn, self.learnable)
+        _check_time(own, learned, tau_adaptation)
         shape = parameters.shared_size(own.values(), size)
         super().__init__(alpha, tau, threshold, dt, learn=sorted(learned - own.keys()), size=shape, **kwargs)
         ranges = {"tau_adaptation": parameters.Above(0.0)}
@@ -102,6 +105,17 @@ class FractionalALIF(FractionalLIF):
             beta=self.beta.to(dtype),
             pull=((1 - decay) * self.coupling).to(dtype),
             v_rest=self.v_rest.to(dtype),
+        )
+
+
+def _check_time(own: Mapping[str, float | Tensor], learned: set[str], tau_adaptation: float | Tensor) -> None:
+    """Refuse a time constant of an adaptation that there is not."""
+    adapts = learned & {"beta", "coupling"} or any(
+        parameters.differs(own[name], 0.0) for name in ("beta", "coupling")
+    )
+    if not adapts and (parameters.differs(tau_adaptation, TAU) or "tau_adaptation" in learned):
+        raise ValueError(
+            "`tau_adaptation` has no effect with beta=0 and coupling=0; give one of them, or learn it"
         )
 
 

@@ -51,7 +51,7 @@ class FractionalCubaLIF(FractionalLIF):
         self,
         alpha: float | Tensor | Sequence[float] = 0.7,
         tau: float | Tensor = 2.0,
-        threshold: float | Tensor = 1.0,
+        threshold: float | Tensor | None = None,
         dt: float = 1.0,
         *,
         alpha_syn: float | Tensor = 1.0,
@@ -79,7 +79,8 @@ class FractionalCubaLIF(FractionalLIF):
         self._check_current(current)
         if state is None:
             state = self.initial_state(current[0])
-        self._check_state(state, current)
+        else:
+            self._check_state(state, current)
         before = state.extra["synapse"]
         assert isinstance(before, State)
         filtered = self.synapse.simulate(current, before)

@@ -212,6 +212,7 @@ def _native(
         refractory=found.hold,
         grid=grid,
         extra=carried.extra(state, found),
+        made=lif._made(),
     ).apart()
     return Simulation(found.spikes, after.clone() if after is before else after, before, end, found.variables)
 

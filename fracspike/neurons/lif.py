@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -17,9 +17,12 @@ from .loop import Feedback, Loop
 from .membrane import Differences, Membrane, Propagator
 from .module import HALVES, LAZY, NeuronModule, in_single
 from .reset import RESETS
-from .state import Simulation, State, check_current, check_state
+from .state import Simulation, State, check_current, check_potential, check_state
 
 EXACT = "exact"
+LARGEST = torch.finfo(torch.float32).max / 4  # what a layer can add up in single precision
+THRESHOLD = 1.0  # if none is given
+OTHER_SCALE = 10.0  # so many times further from 0, a resting potential is in other units, such as mV
 #: the solvers whose memory holds increments, which is where a reset can be told apart from the leak
 SCHEMES = {name: method for name, method in METHODS.items() if issubclass(method, IncrementMethod)}
 RESET_MEMORIES = ("jump", "overwrite", "current", "restart")
@@ -43,10 +46,11 @@ class FractionalLIF(NeuronModule):
         alpha: Caputo order in (0, 1]; 1 is the ordinary LIF neuron. A list of orders makes a
             multi-term equation, :math:`\sum_i c_i \tau^{\alpha_i} D^{\alpha_i} v` on the left.
         tau: membrane time constant, in the unit of ``dt``.
-        threshold: potential at and above which the neuron spikes.
+        threshold: potential at and above which the neuron spikes, 1 by default; not counted from
+            ``v_rest``, so it must be given if rest is on another scale.
         dt: time step.
         v_rest: resting potential, at which every call starts.
-        resistance: potential per unit of current.
+        resistance: potential per unit of current, positive.
         surrogate: what makes the spike of ``v - threshold``: a name (``"atan"``,
             ``"atan:alpha=2"``), a surrogate class or instance, or any callable.
         reset: ``"subtract"`` (soft: the threshold's height above rest is taken off), ``"value"``
@@ -55,7 +59,7 @@ class FractionalLIF(NeuronModule):
             as ``dt`` falls), ``"overwrite"`` (the reset potential replaces the true one),
             ``"current"`` (a negative input, as in the released code of the f-SNN paper) or
             ``"restart"`` (the memory is erased: no adaptation); see ``docs/reset-memory.md``.
-        v_reset: potential after a hard reset.
+        v_reset: potential after a hard reset; only with ``reset="value"``.
         refractory: time for which the potential is held after a spike, the unit of ``dt``; a
             multiple of ``dt``.
         method: ``"exact"`` (no error between spikes at any ``dt``), or a difference scheme: ``"l1"``,
@@ -69,13 +73,14 @@ class FractionalLIF(NeuronModule):
         size: shape of the layer's neurons, such as ``(N,)``, if they have parameters of their own;
             broadcasts over the trailing dimensions of the current, such as ``(C, 1, 1)`` for one set
             in each channel. ``"lazy"`` leaves the shape of what is learned to the first input.
-        detach_reset: if true, no gradient flows through the reset.
+        detach_reset: if true, no gradient flows through the reset; not with ``reset="none"``.
         coefficients: the :math:`c_i` of a multi-term equation, positive, one for each order; see
             also :func:`distributed`.
         backend: ``"native"`` (a compiled loop over time, for the exact method with ``Exponentials`` on the
             CPU), ``"torch"`` (a loop in Python: any method and device, second derivatives) or ``"auto"``,
             native where it can; see :meth:`backend_report`.
-        reset_scale: how many times the threshold's height above rest a soft reset takes off.
+        reset_scale: how many times the threshold's height above rest a soft reset takes off; only with
+            ``reset="subtract"``.
 
     Raises:
         TypeError: if an argument is of the wrong kind.
@@ -100,7 +105,14 @@ class FractionalLIF(NeuronModule):
         "v_reset",
     )
     leaky: ClassVar[bool] = True
+    spiking: ClassVar[bool] = True
     shown: ClassVar[tuple[str, ...]] = ("alpha", "tau", "threshold")  # in the printed form
+    defaults: ClassVar[Mapping[str, float]] = {
+        "resistance": 1.0,
+        "v_rest": 0.0,
+        "v_reset": 0.0,
+        "reset_scale": 1.0,
+    }  # printed where they differ
 
     alpha: Tensor
     coefficients: Tensor
@@ -115,7 +127,7 @@ class FractionalLIF(NeuronModule):
         self,
         alpha: float | Tensor | Sequence[float] = 0.7,
         tau: float | Tensor = 2.0,
-        threshold: float | Tensor = 1.0,
+        threshold: float | Tensor | None = None,
         dt: float = 1.0,
         v_rest: float | Tensor = 0.0,
         resistance: float | Tensor = 1.0,
@@ -147,19 +159,20 @@ class FractionalLIF(NeuronModule):
         self._by_dtype = memory is None  # then the tolerance follows the dtype
         self._modal = relaxes and isinstance(self.memory, Exponentials)
         self.backend = checks.one_of("backend", backend, BACKENDS)
-        self.dt = float(checks.real("dt", dt, above=0.0))
-        self.refractory = float(checks.real("refractory", refractory, at_least=0.0))
+        self.dt = checks.number("dt", dt, above=0.0)
+        self.refractory = checks.number("refractory", refractory, at_least=0.0)
         self._hold = whole_steps("refractory", self.refractory, self.dt)
-        self.detach_reset = bool(detach_reset)
+        self.detach_reset = parameters.flag("detach_reset", detach_reset)
+        self._check_effects(v_reset, reset_scale, learn)
         self.surrogate = surrogates.resolve(surrogate)
         self._register(
             {
                 "alpha": order,
                 "tau": checks.real("tau", tau, above=0.0),
-                "threshold": checks.real("threshold", threshold),
-                "resistance": checks.real("resistance", resistance),
-                "v_rest": checks.real("v_rest", v_rest),
-                "v_reset": checks.real("v_reset", v_reset),
+                "threshold": self._level(threshold, v_rest),
+                "resistance": checks.real("resistance", resistance, above=0.0, at_most=LARGEST),
+                "v_rest": _potential("v_rest", v_rest),
+                "v_reset": _potential("v_reset", v_reset),
             }
             | ({} if factors is None else {"coefficients": factors}),
             learn,
@@ -172,6 +185,44 @@ class FractionalLIF(NeuronModule):
                 parameters.names(learn, self.learnable)
                 - ({"alpha", "coefficients"} if self.terms > 1 else set())
             )
+
+    def _check_effects(
+        self, v_reset: float | Tensor, reset_scale: float | Tensor, learn: str | Sequence[str]
+    ) -> None:
+        """Refuse arguments that say something of a reset which there is not."""
+        learned = parameters.names(learn, self.learnable)
+        _potential("v_reset", v_reset)
+        checks.real("reset_scale", reset_scale, above=0.0)
+        moot = {
+            "v_reset": parameters.differs(v_reset, 0.0) and self.reset != "value",
+            "learn": "v_reset" in learned and self.reset != "value",
+            "reset_scale": parameters.differs(reset_scale, 1.0) and self.reset != "subtract",
+            "detach_reset": self.detach_reset and self.reset == "none",
+            "reset_memory": self.reset_memory == "overwrite" and self.reset == "none",
+        }
+        remedies = {
+            "v_reset": "pass reset='value' for a reset to v_reset",
+            "learn": "leave 'v_reset' out of it, or pass reset='value'",
+            "reset_scale": "pass reset='subtract'",
+            "detach_reset": "leave it out",
+            "reset_memory": "'overwrite' writes what a reset leaves",
+        }
+        for name, idle in moot.items():
+            if idle:
+                raise ValueError(f"`{name}` has no effect with reset={self.reset!r}; {remedies[name]}")
+
+    def _level(self, threshold: float | Tensor | None, v_rest: float | Tensor) -> float | Tensor:
+        """Return the threshold, which must be given where rest is on another scale than the default one."""
+        if threshold is not None:
+            return _potential("threshold", threshold)
+        far = torch.as_tensor(_potential("v_rest", v_rest)).abs().max().item()
+        if self.spiking and far >= OTHER_SCALE * THRESHOLD:
+            raise ValueError(
+                f"`threshold` must be given with v_rest={parameters.short(torch.as_tensor(v_rest))}, got the "
+                f"default {THRESHOLD:g}: it is a potential on the same scale, not a height above rest; "
+                "pass threshold=..."
+            )
+        return THRESHOLD
 
     def _register(
         self, values: dict[str, float | Tensor], learn: str | Sequence[str], size: tuple[int, ...] | None
@@ -188,13 +239,16 @@ class FractionalLIF(NeuronModule):
             for name, value in values.items()
         } | {name: torch.as_tensor(value) for name, value in ofterms.items()}
         self.size = size
-        _check_levels(self.reset, tensors)
+        if self.spiking:
+            _check_levels(self.reset, tensors)
+        _check_step(self.dt, tensors)
         floor = float(tensors["v_rest"].max())
         ranges = {
             "alpha": parameters.UnitInterval(),
             "tau": parameters.Above(0.0),
             "threshold": parameters.Above(floor),
             "coefficients": parameters.Above(0.0),
+            "resistance": parameters.Above(0.0),
         }
         for name, value in tensors.items():
             parameters.register(self, name, value, ranges.get(name), name in learned)
@@ -241,6 +295,7 @@ class FractionalLIF(NeuronModule):
         >>> print(FractionalLIF(backend="torch").backend_report(torch.ones(5, 1)))
         torch: backend='torch' was asked for
         """
+        self._need_size()
         return exact.choose_backend(self, current)
 
     @in_single
@@ -248,7 +303,8 @@ class FractionalLIF(NeuronModule):
         self._check_current(current)
         if state is None:
             state = self.initial_state(current[0])
-        self._check_state(state, current)
+        else:
+            self._check_state(state, current)
         if self._modal and exact.within_reach(self, current.dtype, state):
             return exact.simulate(self, current, state, traces=traces)
         if self.backend == "native":
@@ -261,6 +317,7 @@ class FractionalLIF(NeuronModule):
         membrane = self._membrane(state, steps=len(current), dtype=current.dtype)
         loop = self._loop(state, current.dtype)
         trace = loop.run(membrane, self.resistance.to(current.dtype) * current, state.refractory)
+        check_potential(trace.voltage, "the current times `resistance`, or dt / tau, is too large")
         return Simulation(
             spikes=trace.spikes,
             voltage=trace.voltage,
@@ -270,7 +327,7 @@ class FractionalLIF(NeuronModule):
                 past=torch.stack(membrane.past),
                 drive=membrane.drive,
                 refractory=trace.refractory,
-                kind=self._kind,
+                made=self._made(),
                 extra=dict(loop.feedback.state),
             ).apart(),
             variables=trace.variables,
@@ -311,15 +368,17 @@ class FractionalLIF(NeuronModule):
         if like.dtype in HALVES:
             like = like.float()  # as the layer computes
         v = start.to(like).expand(like.shape)
-        return State.at(v, self._kind, self._initial_extra(v)).apart()
+        return State.at(v, {"model": self._model}, self._initial_extra(v)).apart()
 
     def _initial_extra(self, like: Tensor) -> dict[str, Tensor | State]:
         """Return what else the state has at the start; a subclass may have more."""
         return {}
 
-    @property
-    def _kind(self) -> str:
-        return f"{self.method}/{self.reset_memory}"
+    def _made(self) -> dict[str, float | str | Tensor]:
+        """Return what a state remembers of the neuron that made it, apart from its tensors."""
+        names = ("alpha", "tau", *(("v_rest",) if self.leaky else ()))
+        constants = (*names, *(("coefficients",) if self.terms > 1 else ()))
+        return self._origin(constants)
 
     def _membrane(self, state: State, steps: int, dtype: torch.dtype) -> Membrane:
         count = len(state.past) + steps + 1
@@ -360,7 +419,7 @@ class FractionalLIF(NeuronModule):
         check_current(current, self.size)
 
     def _check_state(self, state: State, current: Tensor) -> None:
-        check_state(state, current, self._kind)
+        check_state(state, current, self._made(), self._learned)
         if state.extra.keys() != self._initial_extra(state.v).keys():
             raise ValueError(
                 f"`state` must come from a {type(self).__name__}, got one with {sorted(state.extra)}"
@@ -368,17 +427,25 @@ class FractionalLIF(NeuronModule):
 
     def extra_repr(self) -> str:
         """Return the parameters, for printing."""
+        detached = ", detach_reset=True" if self.detach_reset else ""
         return (
             f"{self._numbers()}, dt={self.dt:g}, reset={self.reset!r}, reset_memory={self.reset_memory!r}, "
-            f"refractory={self.refractory:g}, method={self.method!r}, memory={self.memory!r}, "
+            f"refractory={self.refractory:g}{detached}, method={self.method!r}, memory={self.memory!r}, "
             f"backend={self.backend!r}"
         )
 
     def _numbers(self) -> str:
         later = self.__dict__.get("_later") or {}
+        several = ("coefficients",) if self.terms > 1 else ()
+        others = [
+            name
+            for name, default in self.defaults.items()
+            if name not in self.shown
+            and (name in later or parameters.differs(getattr(self, name).detach(), default))
+        ]
         return ", ".join(
             f"{name}={LAZY if name in later else parameters.short(getattr(self, name))}"
-            for name in self.shown
+            for name in (*self.shown, *several, *others)
         )
 
 
@@ -399,6 +466,20 @@ def _method(method: str | None, reset_memory: str, terms: int) -> str:
     return method
 
 
+def _potential(name: str, value: object) -> float | Tensor:
+    return checks.real(name, checks.real(name, value), at_least=-LARGEST, at_most=LARGEST)
+
+
+def _check_step(dt: float, at: dict[str, Tensor]) -> None:
+    ratio = dt / at["tau"]
+    wrong = ~torch.isfinite(ratio) | (ratio < torch.finfo(torch.float32).tiny)
+    if bool(wrong.any()):
+        tau = at["tau"].broadcast_to(wrong.shape)[wrong].flatten()[0].item()
+        raise ValueError(
+            f"`tau` must be within reach of dt={dt:g}, got {tau:g}; dt / tau is no normal number"
+        )
+
+
 def whole_steps(name: str, time: float, dt: float) -> int:
     """Return how many steps of ``dt`` a time has.
 
@@ -414,7 +495,7 @@ def whole_steps(name: str, time: float, dt: float) -> int:
 
 
 def _check_levels(reset: str, at: dict[str, Tensor]) -> None:
-    floors = {"subtract": ("v_rest",), "value": ("v_rest", "v_reset"), "none": ()}
+    floors = {"subtract": ("v_rest",), "value": ("v_rest", "v_reset"), "none": ("v_rest",)}
     for name in floors[reset]:
         if bool((at["threshold"] <= at[name]).any()):
             raise ValueError(

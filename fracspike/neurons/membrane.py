@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from fracspike.solvers import AdjointHistory, GraphHistory, History, Memory, mittag_leffler
+from fracspike.solvers import AdjointHistory, GraphHistory, History, Memory, mittag_leffler, transforms
 from fracspike.solvers.weights import trapezoid_weights
 
 from .state import State
@@ -30,7 +30,7 @@ def _history(memory: Memory, kernel: Tensor, dtype: torch.dtype, items: Iterable
 
 def transformed() -> bool:
     """Return whether a transform of torch.func is active, which the adjoint of a history cannot follow."""
-    return torch._C._functorch.maybe_current_level() is not None
+    return transforms.active()
 
 
 class Membrane(ABC):

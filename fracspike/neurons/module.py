@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import wraps
 from typing import Any, Self, TypeVar, cast
@@ -12,7 +12,12 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter, is_lazy
 from torch.nn.utils import parametrize
 
+from fracspike.solvers import Memory
+
+from .state import check_current
+
 LAZY = "lazy"
+NO_SIZE = "`size` 'lazy' has no shape yet; pass one input through the layer, or load a state_dict, first"
 HALVES = (torch.float16, torch.bfloat16)
 Simulate = TypeVar("Simulate", bound=Callable[..., Any])
 
@@ -29,7 +34,19 @@ class NeuronModule(nn.Module):
     """
 
     size: tuple[int, ...] | None
+    method: str
+    reset_memory: str
+    dt: float
+    memory: Memory
     _later: dict[str, float]  # what lazy parameters will be filled with, unconstrained
+
+    def __init__(self) -> None:
+        super().__init__()
+        if torch.get_default_device().type == "meta":
+            raise ValueError(
+                f"{type(self).__name__} must be built on a device that holds values, got 'meta', since its "
+                "constants are no weights to be filled in later; build it outside torch.device('meta')"
+            )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         def keeping_dtype(tensor: Tensor) -> Tensor:
@@ -74,6 +91,27 @@ class NeuronModule(nn.Module):
             empty = UninitializedParameter(dtype=value.dtype, device=value.device)  # type: ignore[call-arg]
             owner.register_parameter(attribute, empty)  # type: ignore[arg-type]
 
+    @property
+    def _model(self) -> str:
+        return parametrize.type_before_parametrizations(self).__name__
+
+    def _origin(self, constants: Iterable[str]) -> dict[str, float | str | Tensor]:
+        """Return what a state remembers of the neuron that made it."""
+        made: dict[str, float | str | Tensor] = {
+            "model": self._model,
+            "method": self.method,
+            "reset_memory": self.reset_memory,
+            "dt": self.dt,
+            "memory": repr(self.memory),
+        }
+        return made | {name: getattr(self, name).detach().clone() for name in constants}
+
+    @property
+    def _learned(self) -> set[str]:
+        """Names of the learned constants."""
+        constrained = self.parametrizations if parametrize.is_parametrized(self) else ()
+        return {*self._parameters, *cast(nn.ModuleDict, constrained)}
+
     def _holder(self, name: str) -> tuple[nn.Module, str]:
         """Return the module that holds the learned parameter ``name``, and what it is called there."""
         if parametrize.is_parametrized(self, name):
@@ -94,6 +132,14 @@ class NeuronModule(nn.Module):
                     parameter.fill_(value)
         self._later = {}
         self.size = shape
+
+    def _need_size(self) -> None:
+        if self.__dict__.get("_later"):
+            raise ValueError(NO_SIZE)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        self._need_size()
+        super()._save_to_state_dict(destination, prefix, keep_vars)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         for name in self.__dict__.get("_later", {}):
@@ -126,8 +172,7 @@ def in_single(simulate: Simulate) -> Simulate:
 
     @wraps(simulate)
     def wrapped(self: NeuronModule, current: Any, *args: Any, **kwargs: Any) -> Any:
-        if not isinstance(current, Tensor):
-            return simulate(self, current, *args, **kwargs)  # which says what is wrong
+        check_current(current, None)
         self._give_size(tuple(current.shape[2:]))
         kind = current.device.type
         if torch.is_autocast_enabled(kind):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -18,7 +20,7 @@ from .lif import SCHEMES, whole_steps
 from .loop import HALF
 from .membrane import transformed
 from .module import HALVES, NeuronModule, in_single
-from .state import Simulation, State, check_current, check_state
+from .state import Simulation, State, check_current, check_potential, check_state
 
 EXPLICIT = {name: scheme for name, scheme in SCHEMES.items() if not scheme.implicit}
 RESET_MEMORIES = ("jump", "overwrite", "restart")
@@ -86,9 +88,11 @@ class FractionalNeuron(NeuronModule, ABC):
         **constants: Any,
     ) -> None:
         super().__init__()
-        self.dt = float(checks.real("dt", dt, above=0.0))
+        self._check_names()
+        self.dt = checks.number("dt", dt, above=0.0)
         self._crosses = not self._resets if self.crossings is None else self.crossings
-        self.dead_time = float(checks.real("dead_time", dead_time, at_least=0.0))
+        self.dead_time = checks.number("dead_time", dead_time, at_least=0.0)
+        self.detach_reset = parameters.flag("detach_reset", detach_reset)
         self._check_spiking(reset_memory, detach_reset)
         self._hold = whole_steps("dead_time", self.dead_time, self.dt)
         self.surrogate = surrogates.resolve(surrogate)
@@ -99,7 +103,6 @@ class FractionalNeuron(NeuronModule, ABC):
         if not isinstance(self.memory, Memory):
             raise TypeError(f"`memory` must be a Memory such as Full(), got {memory!r}")
         self.gradient = checks.one_of("gradient", gradient, GRADIENTS)
-        self.detach_reset = bool(detach_reset)
         for name in constants:
             if name not in self.constants:
                 raise TypeError(
@@ -116,6 +119,24 @@ class FractionalNeuron(NeuronModule, ABC):
         learned = parameters.names(learn, values)
         self.size = parameters.common_shape(values.values(), parameters.size_tuple(size))
         parameters.register_all(self, values, ranges, learned, self.size)
+
+    def _check_names(self) -> None:
+        """Refuse constants that would replace something else, and names that mean nothing."""
+        taken = {"alpha", "order_names", *map(_order_name, self.variables)}
+        taken |= inspect.signature(FractionalNeuron).parameters.keys()
+        for name in self.constants:
+            if name in taken or hasattr(FractionalNeuron, name):
+                raise ValueError(
+                    f"`constants` of {self._model} must not name {name!r}, which every FractionalNeuron has; "
+                    "call it otherwise"
+                )
+        for name in self.positive:
+            checks.one_of("positive", name, self.constants)
+        if not self.variables or len(set(self.variables)) < len(self.variables) or "like" in self.variables:
+            raise ValueError(
+                f"`variables` of {self._model} must be different names, none of them 'like', "
+                f"got {self.variables!r}"
+            )
 
     @property
     def _resets(self) -> bool:
@@ -202,7 +223,8 @@ class FractionalNeuron(NeuronModule, ABC):
         checks.all_finite("current", current)
         if state is None:
             state = self.initial_state(current[0])
-        check_state(state, current, self._kind)
+        else:
+            check_state(state, current, self._made(), self._learned)
         x, pasts = self._unpacked(state)
         above, dead = state.extra.get(ABOVE), state.refractory
         histories, gains = self._histories(pasts, len(current), current.dtype)
@@ -236,6 +258,8 @@ class FractionalNeuron(NeuronModule, ABC):
             before_reset.append(new[0])
             after_reset.append(after)
         v, *others = (torch.stack(values) for values in zip(*after_reset, strict=True))
+        for values in (v, *others):
+            check_potential(values, "pass a smaller `dt`, or a smaller current")
         return Simulation(
             spikes=torch.stack(spikes),
             voltage=v,
@@ -261,7 +285,8 @@ class FractionalNeuron(NeuronModule, ABC):
             start[checks.one_of("variable", name, self.variables)] = checks.real(name, value)
         x = tuple(torch.as_tensor(value).to(like).expand(like.shape) for value in start.values())
         above = self._above(x) if self._crosses else None
-        return self._packed(x, [like.new_zeros((0, *like.shape))] * len(x), above)
+        fresh = self._packed(x, [like.new_zeros((0, *like.shape))] * len(x), above)
+        return replace(fresh, made={"model": self._model})
 
     def _above(self, x: tuple[Tensor, ...]) -> Tensor:
         """Return what the surrogate makes of the excess: 1 at and above the threshold, 0 below."""
@@ -343,9 +368,8 @@ class FractionalNeuron(NeuronModule, ABC):
                 )
         return tuple(value.to(like[0].dtype) for value in values)
 
-    @property
-    def _kind(self) -> str:
-        return f"{type(self).__name__}/{self.method}/{self.reset_memory}"
+    def _made(self) -> dict[str, float | str | Tensor]:
+        return self._origin(dict.fromkeys(self.order_names))
 
     def _packed(
         self,
@@ -363,7 +387,7 @@ class FractionalNeuron(NeuronModule, ABC):
             past=pasts[0],
             drive=torch.zeros_like(x[0]),
             refractory=torch.zeros_like(x[0], dtype=torch.long) if dead is None else dead,
-            kind=self._kind,
+            made=self._made(),
             extra=extra,
         ).apart()
 
@@ -376,7 +400,12 @@ class FractionalNeuron(NeuronModule, ABC):
         """Return orders and constants, for printing."""
         names = (*dict.fromkeys(self.order_names), *self.constants)
         numbers = ", ".join(f"{name}={parameters.short(getattr(self, name))}" for name in names)
-        return f"{numbers}, dt={self.dt:g}, reset_memory={self.reset_memory!r}, method={self.method!r}"
+        spiking = f"reset_memory={self.reset_memory!r}" if self._resets else "spikes at upward crossings"
+        options = [f"dt={self.dt:g}", spiking, f"method={self.method!r}", f"memory={self.memory!r}"]
+        options += [f"dead_time={self.dead_time:g}"] * bool(self.dead_time)
+        options += ["detach_reset=True"] * self.detach_reset
+        options += [f"gradient={self.gradient!r}"] * (self.gradient != "adjoint")
+        return ", ".join([numbers, *options])
 
 
 def _order_name(variable: str) -> str:

@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from fracspike.solvers import checks
 
-from .module import LAZY
+from .module import LAZY, NO_SIZE
 
 
 class UnitInterval(nn.Module):
@@ -19,7 +20,7 @@ class UnitInterval(nn.Module):
 
     def forward(self, p: Tensor) -> Tensor:
         """Return the constrained value."""
-        return torch.sigmoid(p)
+        return torch.sigmoid(_shaped(p))
 
     def right_inverse(self, value: Tensor) -> Tensor:
         """Return the unconstrained value that gives ``value``."""
@@ -35,11 +36,17 @@ class Above(nn.Module):
 
     def forward(self, p: Tensor) -> Tensor:
         """Return the constrained value."""
-        return self.floor + torch.exp(p)
+        return self.floor + torch.exp(_shaped(p))
 
     def right_inverse(self, value: Tensor) -> Tensor:
         """Return the unconstrained value that gives ``value``."""
         return torch.log(value - self.floor)
+
+
+def _shaped(p: Tensor) -> Tensor:
+    if is_lazy(p):
+        raise ValueError(NO_SIZE)
+    return p
 
 
 def expand(name: str, value: float | Tensor, size: tuple[int, ...] | None) -> Tensor:
@@ -48,6 +55,11 @@ def expand(name: str, value: float | Tensor, size: tuple[int, ...] | None) -> Te
     Float64, whatever the layer computes in: kernels are built from these numbers in float64,
     and 0.7 stored in float32 would be another order.
     """
+    if isinstance(value, Tensor) and value.requires_grad:
+        raise ValueError(
+            f"`{name}` must not require grad, since the layer keeps a copy; pass value.detach(), and "
+            f"learn=({name!r},) to learn it"
+        )
     tensor = torch.as_tensor(value, dtype=torch.float64).detach().clone()
     if size is None or tensor.shape == size:
         return tensor
@@ -88,7 +100,21 @@ def register_all(
 
 def names(learn: str | Sequence[str], known: Iterable[str]) -> set[str]:
     """Return the names to learn, each of which must be known."""
+    if not isinstance(learn, str | Iterable):
+        raise TypeError(f"`learn` must be names such as ('alpha', 'tau'), got {learn!r}; pass () for none")
     return {checks.one_of("learn", name, known) for name in ([learn] if isinstance(learn, str) else learn)}
+
+
+def flag(name: str, value: object) -> bool:
+    """Return ``value``, True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"`{name}` must be True or False, got {value!r}")
+    return value
+
+
+def differs(value: object, default: float) -> bool:
+    """Return whether an argument, a number or a tensor, says anything else than its default does."""
+    return bool((value != default).any()) if isinstance(value, Tensor) else value != default
 
 
 def common_shape(values: Iterable[Any], size: tuple[int, ...] | None) -> tuple[int, ...] | None:

@@ -26,7 +26,7 @@ class FractionalLI(FractionalLIF):
         tau: time constant, in the unit of ``dt``.
         dt: time step.
         v_rest: resting potential.
-        resistance: potential per unit of current.
+        resistance: potential per unit of current, positive.
         method: as :class:`FractionalLIF`.
         memory: as :class:`FractionalLIF`.
         learn: names among ``"alpha"``, ``"coefficients"``, ``"tau"``, ``"resistance"``.
@@ -46,6 +46,7 @@ class FractionalLI(FractionalLIF):
 
     learnable = ("alpha", "coefficients", "tau", "resistance")
     shown = ("alpha", "tau", "resistance")
+    spiking = False
 
     def __init__(
         self,

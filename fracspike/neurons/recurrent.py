@@ -56,7 +56,7 @@ class Recurrence(FractionalLIF):
         self,
         alpha: float | Tensor | Sequence[float] = 0.7,
         tau: float | Tensor = 2.0,
-        threshold: float | Tensor = 1.0,
+        threshold: float | Tensor | None = None,
         dt: float = 1.0,
         *,
         size: int | Sequence[int] | None = None,

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from fracspike.solvers import checks, modes
+
+#: how far a learned constant may have moved since a state was made, as an optimiser's steps move it:
+#: an order by so much, any other by that part of itself
+MOVED_ORDER, MOVED = 0.05, 0.2
+SAME = 1e-9  # relative: what rounding may change of a constant that is not learned
 
 
 @dataclass(frozen=True)
@@ -21,7 +27,7 @@ class State:
         past: what the memory holds: its items, oldest first, or its modes, ``(n, B, *)``.
         drive: resistance times the current of the last step, ``(B, *)``.
         refractory: steps for which the neuron is still held, ``(B, *)``, whole numbers.
-        kind: method and reset memory that made the state; only the same may go on from it.
+        made: what made the state, by name: model, method, memory, time step, orders and the like.
         extra: what else a neuron carries, by name: further variables ``(B, *)``, or states of its parts.
         grid: the rates of the modes, if the memory is a sum of exponentials.
         steps: how many steps were made, if it has a horizon.
@@ -31,7 +37,7 @@ class State:
     past: Tensor
     drive: Tensor
     refractory: Tensor
-    kind: str
+    made: dict[str, float | str | Tensor]
     extra: dict[str, Tensor | State] = field(default_factory=dict)
     grid: modes.Grid | None = None
     steps: int = 0
@@ -60,14 +66,16 @@ class State:
         )
 
     @classmethod
-    def at(cls, v: Tensor, kind: str, extra: dict[str, Tensor | State] | None = None) -> State:
+    def at(
+        cls, v: Tensor, made: dict[str, float | str | Tensor], extra: dict[str, Tensor | State] | None = None
+    ) -> State:
         """Return the state of a neuron that starts at the potential ``v`` with no past."""
         return cls(
             v=v,
             past=v.new_zeros((0, *v.shape)),
             drive=torch.zeros_like(v),
             refractory=torch.zeros_like(v, dtype=torch.long),
-            kind=kind,
+            made=made,
             extra=dict(extra or {}),
         )
 
@@ -107,14 +115,62 @@ def _fits(size: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     return len(size) == len(shape) and all(s in (1, n) for s, n in zip(size, shape, strict=True))
 
 
-def check_state(state: State, current: Tensor, kind: str) -> None:
-    """Refuse a state of another kind of neuron, or of another shape or dtype than the current."""
+def check_state(
+    state: State, current: Tensor, made: Mapping[str, float | str | Tensor], learned: Container[str]
+) -> None:
+    """Refuse a state that another neuron made, or of another shape or dtype than the current.
+
+    Args:
+        state: what was passed.
+        current: checked.
+        made: what the states of this neuron are made with.
+        learned: names of its learned constants, which an optimiser moves between two chunks.
+    """
     if not isinstance(state, State):
         raise TypeError(f"`state` must be a State, from run.state, got {type(state).__name__}")
-    if state.kind != kind:
-        raise ValueError(f"`state` must come from a {kind} neuron, got {state.kind}")
+    for name, here in made.items():
+        if name != "model" and not len(state.past):
+            break  # with no past, all begin alike
+        there = state.made.get(name)
+        if not _agrees(name, there, here, name in learned):
+            raise ValueError(
+                f"`state` must come from a neuron of {name} {_text(here)}, got one of {_text(there)}; "
+                "start from rest, or go on with the neuron that made it"
+            )
     if state.v.shape != current.shape[1:] or state.v.dtype != current.dtype:
         raise ValueError(
             f"`state` must match the current, {tuple(current.shape[1:])} of {current.dtype}; "
             f"got {tuple(state.v.shape)} of {state.v.dtype}"
+        )
+
+
+def _agrees(name: str, there: object, here: float | str | Tensor, learned: bool) -> bool:
+    if not isinstance(here, Tensor):
+        return there == here
+    if not isinstance(there, Tensor) or there.dim() != here.dim():
+        return False
+    if checks.hidden():
+        return True
+    here, there = here.detach(), there.to(here)
+    if learned and name.startswith("alpha"):
+        return torch.allclose(there, here, rtol=0.0, atol=MOVED_ORDER)
+    return torch.allclose(there, here, rtol=MOVED if learned else SAME, atol=0.0)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, Tensor):
+        return str(value)
+    return f"{value.min().item():.6g}" + (f"..{value.max().item():.6g}" if value.numel() > 1 else "")
+
+
+def check_potential(v: Tensor, remedy: str) -> None:
+    """Refuse potentials ``(T, B, *)`` that are not finite: a finite current that is too large made them."""
+    if checks.hidden() or bool(torch.isfinite(v.detach().sum())):
+        return
+    bad = ~torch.isfinite(v.detach())
+    if bool(bad.any()):
+        index = tuple(int(i) for i in bad.nonzero()[0])
+        raise ValueError(
+            f"`current` must keep the potential finite in {v.dtype}, got {v[index].item()} at index {index}; "
+            f"{remedy}"
         )

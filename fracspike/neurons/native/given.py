@@ -20,7 +20,7 @@ def own(made: Tensor, shape: Sequence[int]) -> Tensor:
 
 def shaped(made: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Return what a kernel or a Function made in a shape that may begin with -1, as `own` where it can be."""
-    if made.shape[1:] == shape[1:] and shape[0] in (-1, len(made)):
+    if shape and made.shape[1:] == shape[1:] and shape[0] in (-1, len(made)):
         return made
     if type(made) is not Tensor or torch.compiler.is_compiling() or made.requires_grad:
         return made.reshape(shape)
