@@ -117,6 +117,35 @@ class TestMemory:
         rounded = block.float().double()
         assert (((rounded - block) / block).abs() < 1e-14)[block > 1e-30].all()
 
+    @pytest.mark.parametrize(
+        ("width", "tol", "dtype", "most"),
+        [
+            (3e4, 1e-5, torch.float32, 12.0),
+            (1e5, 1e-5, torch.float32, 12.0),
+            (3e5, 1e-5, torch.float32, 12.0),
+            (1e4, 1e-3, torch.float32, 1000.0),
+            (1e3, 1e-4, F64, 1000.0),
+            (1e4, 1e-4, F64, 1000.0),
+        ],
+    )
+    def test_alternating_weights_are_refused(
+        self, width: float, tol: float, dtype: torch.dtype, most: float
+    ) -> None:
+        """A hump is no mixture of decays: the narrower, the larger the weights, which multiply rounding."""
+        lag = torch.arange(121, dtype=F64)
+        kernel = torch.exp(-((lag - 60) ** 2) / width)
+        try:
+            fit = Exponentials(tol).fit(kernel, dtype)
+        except ValueError:
+            assert width <= 3e4
+            return
+        powers = fit.decays ** lag[2:].unsqueeze(1)
+        multiplied = ((fit.weights.abs() * powers).sum(1) / kernel[2:]).max().item()
+        assert multiplied <= most
+        assert fit.amplification == pytest.approx(multiplied, rel=1e-9)
+        error = (((fit.weights * powers).sum(1) - kernel[2:]) / kernel[2:]).abs().max().item()
+        assert error <= fit.error <= tol
+
     def test_a_fit_in_inference_mode_serves_a_later_training(self) -> None:
         """What a fit keeps for the next must not be bound to the mode in which it was made."""
         alpha = torch.tensor(0.63, dtype=F64, requires_grad=True)
