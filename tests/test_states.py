@@ -9,7 +9,7 @@ import torch
 from neuron_cases import CASES, build, current
 
 from fracspike.neurons import NEURONS, FractionalIF, FractionalLIF
-from fracspike.solvers import Full, Window
+from fracspike.solvers import Exponentials, Full, Window, mittag_leffler
 
 F64 = torch.float64
 
@@ -107,6 +107,28 @@ def test_a_jump_of_what_is_learned_is_no_step_of_an_optimiser() -> None:
     layer.load_state_dict(FractionalLIF(0.5, tau=4.0, learn=("alpha", "tau")).state_dict())
     with pytest.raises(ValueError, match="a neuron of tau 4, got one of 2"):
         layer.simulate(x, state)
+
+
+@pytest.mark.parametrize("backend", ["torch", "native"])
+@pytest.mark.parametrize("shrinks", [True, False])
+def test_a_drift_over_many_chunks_stops_where_the_modes_no_longer_serve(shrinks: bool, backend: str) -> None:
+    """Each step is small; together they leave the times for which the rates were fitted."""
+    memory = Exponentials(1e-6, horizon=200)
+    layer = FractionalLIF(0.6, tau=2.0, learn="tau", memory=memory, backend=backend, reset="none")
+    x, state, factor = torch.rand(10, 2, dtype=F64), None, 0.9 if shrinks else 1.1
+    with pytest.raises(ValueError, match="`state` must come from a neuron of about this tau"):  # noqa: PT012
+        for _ in range(19):
+            state = layer.simulate(x, state).state.detach()
+            layer.tau = layer.tau.detach() * factor
+            assert state.grid is not None
+            step = layer.dt / layer.tau.detach()
+            if 0.8 * state.grid.first <= step and (state.steps + 10) * step <= state.grid.last:  # it goes on
+                lags = torch.arange(1, state.steps + 10, dtype=F64)
+                decay, weights = 1 - state.grid.losses(step), state.grid.weights(torch.tensor(0.6))
+                expected = mittag_leffler(-((lags * step) ** 0.6), 0.6)
+                torch.testing.assert_close(
+                    (weights * decay ** lags[:, None]).sum(1), expected, rtol=3e-5, atol=0
+                )
 
 
 def test_a_state_of_an_integrator_in_a_leaky_neuron() -> None:

@@ -25,6 +25,7 @@ logger = logging.getLogger("fracspike")
 TOLERANCE = {torch.float32: 7e-7, torch.float64: 1e-11}
 SHORT = 4096  # steps; modes for fewer save nothing, and cost accuracy: the tolerance would be used up
 AMPLE = 8  # times the steps there are, for the same reason
+EARLIER = 0.8  # of the first time of its rates a step may be, with an error below DRIFT times the tolerance
 DRIFT = 30.0  # how far beyond the tolerance the error may go when tau or alpha is learnt between two chunks
 
 
@@ -59,7 +60,7 @@ def simulate(lif: FractionalLIF, current: Tensor, state: State, *, traces: bool)
         run = _native(lif, current, state, memory, traces)
     if run is None:
         checks.all_finite("current", current)
-        grid = _grid(lif.alpha, lif.dt / lif.tau, state, memory.horizon, memory.tol)
+        grid = _grid(lif.alpha, lif.dt / lif.tau, state, done, memory.horizon, memory.tol)
         run = lif._march(current, replace(state, grid=grid))
         run = replace(run, state=replace(run.state, grid=grid))
     return replace(run, state=replace(run.state, steps=done)) if traces else run
@@ -183,9 +184,9 @@ def _native(
     horizon = memory.horizon
     if not traces and not state.steps:  # nobody goes on from here: fewer modes serve what there is
         horizon = min(horizon, max(SHORT, AMPLE << (len(current) - 1).bit_length()))
-    grid = None
+    grid, done = None, state.steps + len(current)
     if not torch.compiler.is_compiling():
-        grid = _grid(alpha.detach(), lif.dt / tau.detach(), state, horizon, memory.tol)
+        grid = _grid(alpha.detach(), lif.dt / tau.detach(), state, done, horizon, memory.tol)
     past = state.past.double()
     if traces and grid is not None:
         past = start_modes(state, lif.v_rest, grid.modes)
@@ -226,12 +227,19 @@ def _memory(lif: FractionalLIF, dtype: torch.dtype) -> Exponentials:
     return replace(lif.memory, tol=TOLERANCE.get(dtype, lif.memory.tol)) if lif._by_dtype else lif.memory
 
 
-def _grid(alpha: Tensor, step: Tensor, state: State, horizon: int, tol: float) -> modes.Grid:
-    """Return the rates: those the state was made with, else the fewest that serve."""
+def _grid(alpha: Tensor, step: Tensor, state: State, done: int, horizon: int, tol: float) -> modes.Grid:
+    """Return the rates: those the state was made with, else the fewest that serve.
+
+    Raises:
+        ValueError: if learning has moved alpha, or dt / tau, out of what the rates of the state serve.
+    """
     if state.grid is None:
         return modes.choose(alpha, step, horizon, tol)
-    if state.grid.error(alpha) > DRIFT * tol:
+    low, high = (float(x) for x in torch.aminmax(step.detach()))
+    moved = low < EARLIER * state.grid.first or done * high > state.grid.last
+    if moved or state.grid.error(alpha) > DRIFT * tol:
         raise ValueError(
-            "`state` must come from a neuron of about this alpha: its modes no longer serve; start from rest"
+            f"`state` must come from a neuron of about this {'tau' if moved else 'alpha'}: "
+            "its modes no longer serve; start from rest"
         )
     return state.grid
