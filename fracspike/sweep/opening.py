@@ -28,7 +28,8 @@ def open_storage(address: Address) -> BaseStorage:
         raise ImportError(
             'sweeps need optuna, which is not installed; run: pip install "fracspike[experiments]"'
         ) from error
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # it warns of a lost connection with the driver's whole text, which patience.py tells in one masked line
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     if "://" not in address.url:
         from optuna.storages.journal import JournalFileBackend
 
