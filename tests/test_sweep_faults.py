@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import traceback
 from collections import Counter
@@ -13,6 +14,7 @@ from typing import Any
 import command
 import pytest
 import toy_sweep
+from matplotlib.figure import Figure
 
 from fracspike.sweep import command as sweep_command
 from fracspike.sweep import kept, opening, patience, results
@@ -56,8 +58,9 @@ class Faulty:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nobody wait."""
+    """Let nobody wait, nor draw what nobody looks at."""
     monkeypatch.setattr(patience, "FIRST", 0.0)
+    monkeypatch.setattr(results, "draw", lambda *_: Figure())
 
 
 def faulty(monkeypatch: pytest.MonkeyPatch, every: int, away: int) -> None:
@@ -233,57 +236,46 @@ def test_no_password_is_in_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_workers_find_the_storage_in_their_environment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], quick: None
 ) -> None:
     """The address of the storage, password and all, is not among what ``ps`` shows, nor written down."""
     started: list[list[str]] = []
     environments: list[dict[str, str]] = []
-    real = sweep_command.subprocess.Popen
-
-    def popen(arguments: list[str], env: dict[str, str]) -> Any:
-        started.append(arguments)
-        environments.append(env)
-        return real(arguments, env=env)
-
     url = f"sqlite:///{tmp_path}/db?uri=true&password=hunter22"
-    monkeypatch.setattr(sweep_command.subprocess, "Popen", popen)
-    code = (
-        "import sys; sys.path.insert(0, sys.argv.pop(1));"
-        "import fake_password, fracspike.cli; fracspike.cli.main()"
-    )
-    (tmp_path / "fake_password.py").write_text(FAKE)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    real_same = sweep_command._same
 
-    def same(*given: Any) -> list[str]:
-        return [sys.executable, "-c", code, str(tmp_path), *real_same(*given)[3:]]
+    class Worker:
+        """A worker that has ended; its command was run here, where it takes no time to start."""
 
-    monkeypatch.setattr(sweep_command, "_same", same)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    import fake_password  # type: ignore[import-not-found]
+        pid = returncode = 0
 
-    monkeypatch.setattr(stores, "open_storage", fake_password.open_storage)
+        def __init__(self, arguments: list[str], env: dict[str, str]) -> None:
+            started.append(arguments)
+            environments.append(env)
+            assert arguments[:3] == [sys.executable, "-m", "fracspike"]
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "environ", env)
+                assert command.call(patch, *arguments[3:]) == 0
+
+        def poll(self) -> int:
+            return self.returncode
+
+        wait = terminate = poll
+
+    def opened(address: Address) -> Any:
+        assert address.url == url
+        return opening.open_storage(Address(url.partition("?")[0]))  # SQLite knows no passwords
+
+    monkeypatch.setattr(sweep_command.subprocess, "Popen", Worker)
+    monkeypatch.setattr(stores, "open_storage", opened)
     arguments = ("toy_sweep:TOY", "--grid", "x=0.1,0.2", "--out", str(tmp_path / "out"), "--workers", "2")
     assert call(monkeypatch, *arguments, "--storage", url) == 0
     out, error = capfd.readouterr()
     assert "password=***" in out
     assert len(started) == 2
+    assert all("--only-work" in one for one in started)
     assert all(one["FRACSPIKE_STORAGE"] == url for one in environments)
     written = [path.read_bytes().decode("latin1") for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert not [text for text in (out, error, str(started), *written) if "hunter22" in text]
-
-
-FAKE = """
-from fracspike.sweep import opening, store
-from fracspike.sweep.address import Address
-
-real = opening.open_storage
-
-def open_storage(address):
-    return real(Address(address.url.partition("?")[0]))
-
-store.open_storage = open_storage
-"""
 
 
 # ---------------------------------------------------------------------------------------------
@@ -291,7 +283,7 @@ store.open_storage = open_storage
 
 
 def test_a_storage_holds_many_sweeps_and_a_folder_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def swept(grid: str, *more: str) -> int:
         return call(monkeypatch, "toy_sweep:TOY", "--grid", grid, "--out", str(tmp_path / "out"), *more)
