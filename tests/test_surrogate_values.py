@@ -226,3 +226,9 @@ def test_a_small_leak_is_not_rounded_to_the_precision_of_the_peak() -> None:
     assert torch.equal(surrogate.LeakyRectangle(width=1.0, c=1e-4).derivative(x), leak)
     assert torch.equal(surrogate.LeakyReLU(slope=1.0, leak=1e-4).derivative(-x), leak)
     assert torch.equal(surrogate.LogTailedReLU(alpha=1e-4).derivative(-x), leak)
+
+
+def test_a_leak_as_steep_as_the_slope_is_a_straight_line() -> None:
+    x = torch.tensor([-2.0, -0.0, 0.0, 3.0], dtype=torch.float64)
+    assert torch.equal(surrogate.LeakyReLU(slope=1.0, leak=1.0).derivative(x), torch.ones_like(x))
+    assert torch.equal(surrogate.LeakyReLU(slope=2.0, leak=0.0).derivative(x), 2.0 * (x >= 0).double())
