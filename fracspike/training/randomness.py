@@ -95,5 +95,9 @@ class Shuffle:
 
 
 def mix(numbers: Sequence[int]) -> int:
-    """Return a seed that differs for different ``numbers``, and looks like chance."""
+    """Return a seed that looks like chance.
+
+    Args:
+        numbers: as many in every call that must give another seed; each from 0 to below 2**32.
+    """
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
