@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
 import torch
 from torch import Tensor, nn
 
+from .drawing import draw
 from .fields import (
     Field,
     any_real,
@@ -202,9 +203,7 @@ class Surrogate(_Declared, nn.Module):
 
     def plot(self, **options: Any) -> Figure:
         """Draw spike, primitive and derivative; see `plot_surrogates` for the options."""
-        from .plots import plot_surrogates
-
-        return plot_surrogates([self], **options)
+        return draw([self], **options)
 
     def __repr__(self) -> str:
         shown = {
