@@ -19,7 +19,7 @@ from torch.nn.utils import parametrize
 from fracspike.layers.moment import Moment
 from fracspike.layers.recording import record
 from fracspike.layers.silence import Neuron
-from fracspike.neurons import FractionalIF, FractionalLI, FractionalLIF, FractionalNeuron, exact
+from fracspike.neurons import FractionalIF, FractionalLI, FractionalLIF, FractionalNeuron
 from fracspike.neurons.lif import EXACT, SCHEMES
 from fracspike.neurons.membrane import Integrator, Propagator
 from fracspike.solvers import Blocked, Exponentials, Full, Memory, Window, checks
@@ -212,8 +212,10 @@ def memory_operations(layer: Neuron, steps: int, dtype: torch.dtype = torch.floa
     """
     count = checks.positive_int("steps", steps)
     kernels = _kernels(layer, count + 1)
-    if isinstance(layer, FractionalLIF) and layer._modal:
-        return sum(2.0 * exact.rates(layer, dtype).modes * count for _ in kernels)
+    if isinstance(layer, FractionalLIF) and layer.modes is not None:
+        found = layer.modes.find(dtype, count, resumed=False)
+        if found is not None:
+            return sum(2.0 * found.grid.modes * count for _ in kernels)
     return sum(_past(layer.memory, kernel, count, dtype) for kernel in kernels)
 
 

@@ -122,6 +122,12 @@ class Grid:
             together = torch.from_numpy(_evaluate(_table(self, found[0]), order.numpy(), True, np))
         return together.reshape(3, self.modes, *alpha.shape)
 
+    def tables(self, low: float, high: float) -> tuple[int, list[_Table]]:
+        """Return the index of the first patch of orders from ``low`` to ``high``, and the patches' tables."""
+        patches = _patches_of(torch.tensor([low, high], dtype=torch.float64))
+        first, last = min(patches), max(patches)
+        return first, [_table(self, p) for p in range(first, last + 1)]
+
     def error(self, alpha: Tensor) -> float:
         """Return the certificate: the largest relative error of E (and 1 - E) on the patches of ``alpha``."""
         return max(_table(self, p).error for p in _patches_of(alpha))
@@ -214,6 +220,11 @@ class _Table:
     coefficients: tuple[NDArray[np.float64], NDArray[np.float64]]
     error: float
     amplification: float
+
+    @property
+    def both(self) -> NDArray[np.float64]:
+        """Coefficients of E and of its slope side by side, ``(NODES, 2 K)``."""
+        return np.concatenate(self.coefficients, 1)
 
 
 @lru_cache(maxsize=64)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fracspike import FractionalLIF
-from fracspike.neurons.native import buffers
+from fracspike.neurons.backends.numba import buffers
 
 SHAPE = (300, 1000)  # more than a megabyte
 

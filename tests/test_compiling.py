@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from fracspike import FractionalALIF, FractionalLIF
-from fracspike.neurons.native import compiling
+from fracspike.neurons.backends.numba import compiling
 from fracspike.solvers import Exponentials
 
 

@@ -270,7 +270,7 @@ class TestBackend:
             ("adlif-all", {}, "native", "it can run this"),
             ("all", {"recurrent": nn.Linear(N, N)}, "native", "it can run this"),
             ("all", {"recurrent": nn.Sequential(nn.Linear(N, N))}, "torch", "recurrent=Sequential"),
-            ("all", {"dtype": torch.float32}, "torch", "the recurrent weights are torch.float32"),
+            ("all", {"dtype": torch.float32}, "native", "it can run this"),
             ("all", {"recurrent": nn.Linear(N, 3)}, "torch", "weights (3, 7) do not keep the shape"),
             ("own", {"size": (3, 2, N)}, "torch", "do not keep the shape"),
             ("alif", {"method": "l1"}, "torch", "method='l1'"),

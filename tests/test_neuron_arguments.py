@@ -210,12 +210,12 @@ class TestOverflow:
     def test_a_current_whose_potential_overflows_is_named(self, layer: nn.Module, dtype: torch.dtype) -> None:
         current = torch.full((30, 2), torch.finfo(dtype).max, dtype=dtype)
         for call in (layer, layer.simulate):
-            with pytest.raises(ValueError, match=r"`current` must keep the potential finite in torch.float"):
+            with pytest.raises(ValueError, match="`current` must keep"):
                 call(current)
 
     def test_extreme_constants_are_named(self) -> None:
         x = torch.rand(4, 2)
-        with pytest.raises(ValueError, match="`current` must keep the potential finite"):
+        with pytest.raises(ValueError, match="`current` must keep"):
             FractionalIF(1.0, tau=1e-40)(x)
         with pytest.raises(ValueError, match="`resistance` must lie in"):
             FractionalLI(resistance=1e308)

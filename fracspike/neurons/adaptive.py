@@ -137,6 +137,18 @@ class Adaptation(Feedback):
         self.shown = tuple(state)
         self.decay, self.beta, self.pull, self.v_rest = decay, beta, pull, v_rest
 
+    def reason(self, current: Tensor) -> str | None:
+        """See :class:`Feedback`."""
+        return None
+
+    def given(self, current: Tensor) -> dict[str, Tensor]:
+        """See :class:`Feedback`."""
+        double = self.decay.dtype
+        found = {"lift": self.beta, "stay": self.decay, "a": self._state["adaptation"].to(double)}
+        if "w" in self._state:
+            found |= {"pull": self.pull, "w": self._state["w"].to(double)}
+        return found
+
     def drive(self, u: Tensor) -> Tensor:
         """See :class:`Feedback`."""
         return u - self._state["w"] if "w" in self._state else u

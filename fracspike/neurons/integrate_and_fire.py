@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .lif import EXACT, FractionalLIF
 from .membrane import Integrator, Membrane
+from .modes import Modes
 from .state import State
 
 
@@ -35,7 +36,7 @@ class FractionalIF(FractionalLIF):
 
     leaky = False
 
-    def _membrane(self, state: State, steps: int, dtype: torch.dtype) -> Membrane:
+    def _membrane(self, state: State, steps: int, dtype: torch.dtype, modes: Modes | None = None) -> Membrane:
         count = len(state.past) + steps + 1
         if self.method == EXACT:
             gain, kernel = Integrator.coefficients(self.alpha, self.tau, self.dt, count)

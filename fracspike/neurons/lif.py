@@ -15,9 +15,11 @@ from . import exact, parameters
 from .backend import BACKENDS, Choice
 from .loop import Feedback, Loop
 from .membrane import Differences, Membrane, Propagator
+from .modal import Modes as ModalMembrane
+from .modes import ModeBank, Modes, Range
 from .module import HALVES, LAZY, NeuronModule, in_single
 from .reset import RESETS
-from .state import Simulation, State, check_current, check_potential, check_state
+from .state import Simulation, State, check_current, check_drive, check_potential, check_state
 
 EXACT = "exact"
 LARGEST = torch.finfo(torch.float32).max / 4  # what a layer can add up in single precision
@@ -26,6 +28,10 @@ OTHER_SCALE = 10.0  # so many times further from 0, a resting potential is in ot
 #: the solvers whose memory holds increments, which is where a reset can be told apart from the leak
 SCHEMES = {name: method for name, method in METHODS.items() if issubclass(method, IncrementMethod)}
 RESET_MEMORIES = ("jump", "overwrite", "current", "restart")
+#: relative error of the memory, if none is asked for, and the steps over which it holds
+TOLERANCE = {torch.float32: 7e-7, torch.float64: 1e-11}
+HORIZON = 1 << 27
+STEP = ("_membrane", "_loop", "_march", "_feedback")  # what a subclass with a step of its own replaces
 
 
 class FractionalLIF(NeuronModule):
@@ -152,11 +158,11 @@ class FractionalLIF(NeuronModule):
         self.terms = 1 if factors is None else len(factors)
         self.method = _method(method, self.reset_memory, self.terms)
         relaxes = self.method == EXACT and self.leaky
-        usual = Exponentials(exact.TOLERANCE[torch.float32]) if relaxes else Full()
+        usual = Exponentials(TOLERANCE[torch.float32], horizon=HORIZON) if relaxes else Full()
         self.memory = usual if memory is None else memory
+        self._memory_text = repr(self.memory)
         if not isinstance(self.memory, Memory):
             raise TypeError(f"`memory` must be a Memory such as Full(), got {memory!r}")
-        self._by_dtype = memory is None  # then the tolerance follows the dtype
         self._modal = relaxes and isinstance(self.memory, Exponentials)
         self.backend = checks.one_of("backend", backend, BACKENDS)
         self.dt = checks.number("dt", dt, above=0.0)
@@ -180,11 +186,28 @@ class FractionalLIF(NeuronModule):
         )
         scale = parameters.expand("reset_scale", checks.real("reset_scale", reset_scale, above=0.0), None)
         self.register_buffer("reset_scale", scale, persistent=False)
-        if size == LAZY:
-            self._make_lazy(
-                parameters.names(learn, self.learnable)
-                - ({"alpha", "coefficients"} if self.terms > 1 else set())
+        self._off_zero = bool(self.v_rest.any())
+        self.modes: ModeBank | None = None
+        learned = parameters.names(learn, self.learnable)
+        if self._modal:
+            assert isinstance(self.memory, Exponentials)
+            tols = TOLERANCE if memory is None else dict.fromkeys(TOLERANCE, self.memory.tol)
+            self.modes = ModeBank(tols, self.memory.horizon, required=memory is not None)
+            self.modes.choose(
+                Range.of(self.alpha, self.dt / self.tau), ("alpha" in learned, "tau" in learned)
             )
+        if size == LAZY:
+            self._make_lazy(learned - ({"alpha", "coefficients"} if self.terms > 1 else set()))
+
+    def _own_step(self) -> str | None:
+        """Return why no backend knows the step of this layer; None if one may."""
+        if self.reset_memory == "current":
+            return "reset_memory='current' decides on a spike before the step, which is not compiled"
+        for name in STEP:
+            owner = next(kind for kind in type(self).__mro__ if name in vars(kind))
+            if owner.__module__.partition(".")[0] != __name__.partition(".")[0]:
+                return f"{type(self).__name__} has a step of its own, which is not compiled"
+        return None
 
     def _check_effects(
         self, v_reset: float | Tensor, reset_scale: float | Tensor, learn: str | Sequence[str]
@@ -296,25 +319,26 @@ class FractionalLIF(NeuronModule):
         torch: backend='torch' was asked for
         """
         self._need_size()
-        return exact.choose_backend(self, current)
+        return exact.backend_report(self, current)
 
     @in_single
     def _run(self, current: Tensor, state: State | None, *, traces: bool) -> Simulation:
         self._check_current(current)
         if state is None:
-            state = self.initial_state(current[0])
+            state = self._start(self.v_rest.to(current.dtype).expand(current.shape[1:]))
         else:
             self._check_state(state, current)
-        if self._modal and exact.within_reach(self, current.dtype, state):
-            return exact.simulate(self, current, state, traces=traces)
-        if self.backend == "native":
-            exact.refuse(self, current)
-        checks.all_finite("current", current)
+        modes = exact.find_modes(self, current, state, traces=traces)
+        if modes is not None:
+            return exact.simulate(self, current, state, modes, traces=traces)
+        if self.backend not in ("auto", "torch"):
+            exact.refuse(self, exact.no_modes(self))
+        check_drive(current, self.resistance)
         return self._march(current, state)
 
-    def _march(self, current: Tensor, state: State) -> Simulation:
+    def _march(self, current: Tensor, state: State, modes: Modes | None = None) -> Simulation:
         """Run the loop over time in torch."""
-        membrane = self._membrane(state, steps=len(current), dtype=current.dtype)
+        membrane = self._membrane(state, steps=current.shape[0], dtype=current.dtype, modes=modes)
         loop = self._loop(state, current.dtype)
         trace = loop.run(membrane, self.resistance.to(current.dtype) * current, state.refractory)
         check_potential(trace.voltage, "the current times `resistance`, or dt / tau, is too large")
@@ -367,8 +391,11 @@ class FractionalLIF(NeuronModule):
         start = torch.as_tensor(self.v_rest if v is None else checks.real("v", v), dtype=torch.float64)
         if like.dtype in HALVES:
             like = like.float()  # as the layer computes
-        v = start.to(like).expand(like.shape)
-        return State.at(v, {"model": self._model}, self._initial_extra(v)).apart()
+        return self._start(start.to(like).expand(like.shape)).apart()
+
+    def _start(self, v: Tensor) -> State:
+        """Return the state of a neuron at a potential with no past; it may share memory with constants."""
+        return State.at(v, {"model": self._model}, self._initial_extra(v))
 
     def _initial_extra(self, like: Tensor) -> dict[str, Tensor | State]:
         """Return what else the state has at the start; a subclass may have more."""
@@ -380,11 +407,12 @@ class FractionalLIF(NeuronModule):
         constants = (*names, *(("coefficients",) if self.terms > 1 else ()))
         return self._origin(constants)
 
-    def _membrane(self, state: State, steps: int, dtype: torch.dtype) -> Membrane:
+    def _membrane(self, state: State, steps: int, dtype: torch.dtype, modes: Modes | None = None) -> Membrane:
         count = len(state.past) + steps + 1
         v_rest = self.v_rest.to(dtype)
-        if state.grid is not None:
-            return exact.membrane(self, state, v_rest)
+        if modes is not None:  # differentiable to any order: in tau through the decays
+            loss, weight = modes.losses(self.dt / self.tau.double()), modes.weights(self.alpha)
+            return ModalMembrane(state, v_rest, loss, weight)
         if self.method == EXACT:
             kernel = Propagator.kernel(self.alpha, self.tau, self.dt, count)
             return Propagator(state, v_rest, kernel, Full() if self._modal else self.memory)

@@ -41,6 +41,16 @@ class Feedback:
         """The feedbacks that this one is made of."""
         return (self,)
 
+    def reason(self, current: Tensor) -> str | None:
+        """Return why no backend but the loop in torch knows this feedback; None if one may."""
+        if type(self) is Feedback:
+            return None
+        return f"{type(self).__name__} is a feedback of your own, which is not compiled"
+
+    def given(self, current: Tensor) -> dict[str, Tensor]:
+        """Return what it adds to a problem: entries of `Moved`, and ``bias``, a current without a spike."""
+        return {}
+
     def drive(self, u: Tensor) -> Tensor:
         """Return the drive of the next step."""
         return u
@@ -69,6 +79,14 @@ class Both(Feedback):
     def parts(self) -> tuple[Feedback, ...]:
         """See :class:`Feedback`."""
         return self._parts[0].parts + self._parts[1].parts
+
+    def reason(self, current: Tensor) -> str | None:
+        """See :class:`Feedback`."""
+        return self._parts[0].reason(current) or self._parts[1].reason(current)
+
+    def given(self, current: Tensor) -> dict[str, Tensor]:
+        """See :class:`Feedback`."""
+        return self._parts[0].given(current) | self._parts[1].given(current)
 
     def drive(self, u: Tensor) -> Tensor:
         """See :class:`Feedback`."""

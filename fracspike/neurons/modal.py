@@ -35,7 +35,8 @@ class Modes(Membrane):
     def advance(self, u: Tensor, clamped: Tensor | None) -> Tensor:
         """See :class:`Membrane`."""
         self._modes = torch.lerp(self._modes, u.to(self._modes).expand_as(self._modes), self._loss)
-        above = (self._weight * self._modes).sum(0)
+        # as deviations from the drive: a potential that has arrived there is the drive, to the bit
+        above = u.to(self._modes) + (self._weight * (self._modes - u)).sum(0)
         v: Tensor = self._v_rest + above.to(u.dtype)
         self.drive = u
         if clamped is None:

@@ -38,6 +38,7 @@ class NeuronModule(nn.Module):
     reset_memory: str
     dt: float
     memory: Memory
+    _memory_text: str  # as it prints, since a compiler cannot
     _later: dict[str, float]  # what lazy parameters will be filled with, unconstrained
 
     def __init__(self) -> None:
@@ -102,7 +103,7 @@ class NeuronModule(nn.Module):
             "method": self.method,
             "reset_memory": self.reset_memory,
             "dt": self.dt,
-            "memory": repr(self.memory),
+            "memory": self._memory_text,
         }
         return made | {name: getattr(self, name).detach().clone() for name in constants}
 
@@ -111,6 +112,10 @@ class NeuronModule(nn.Module):
         """Names of the learned constants."""
         constrained = self.parametrizations if parametrize.is_parametrized(self) else ()
         return {*self._parameters, *cast(nn.ModuleDict, constrained)}
+
+    def sources(self, *names: str) -> list[Tensor]:
+        """Return the tensors that constants follow from: themselves, or what is learned of them."""
+        return [cast(Tensor, getattr(owner, name)) for owner, name in map(self._holder, names)]
 
     def _holder(self, name: str) -> tuple[nn.Module, str]:
         """Return the module that holds the learned parameter ``name``, and what it is called there."""

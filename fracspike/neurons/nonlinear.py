@@ -100,6 +100,7 @@ class FractionalNeuron(NeuronModule, ABC):
         self.reset_memory = checks.one_of("reset_memory", usual, RESET_MEMORIES)
         self.method = checks.one_of("method", method, EXPLICIT)
         self.memory = Full() if memory is None else memory
+        self._memory_text = repr(self.memory)
         if not isinstance(self.memory, Memory):
             raise TypeError(f"`memory` must be a Memory such as Full(), got {memory!r}")
         self.gradient = checks.one_of("gradient", gradient, GRADIENTS)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
+from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
 from fracspike.solvers import checks
@@ -44,7 +44,7 @@ class Above(nn.Module):
 
 
 def _shaped(p: Tensor) -> Tensor:
-    if is_lazy(p):
+    if isinstance(p, UninitializedParameter):
         raise ValueError(NO_SIZE)
     return p
 

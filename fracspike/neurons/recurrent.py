@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fracspike.solvers import checks
 
@@ -16,6 +17,7 @@ from .loop import Both, Feedback
 from .state import State
 
 CONNECTIONS = ("all_to_all", "one_to_one")
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class OneToOne(nn.Module):
@@ -31,7 +33,7 @@ class OneToOne(nn.Module):
 
     def forward(self, spikes: Tensor) -> Tensor:
         """Return the weighted spikes."""
-        return self.weight * spikes
+        return self.weight.to(spikes.dtype) * spikes
 
 
 class Recurrence(FractionalLIF):
@@ -42,9 +44,9 @@ class Recurrence(FractionalLIF):
         size: shape of the layer, which the weights need.
         recurrent: ``"all_to_all"`` (a linear map of the last dimension, without bias),
             ``"one_to_one"`` (each neuron to itself; the weights start at 0), or a module that maps
-            spikes ``(B, *)`` to currents ``(B, *)``, such as a convolution. It computes in the dtype of
-            its own weights, which must be that of the current. The two names and ``nn.Linear`` are
-            compiled; other modules, and those with hooks, run by the loop in torch.
+            spikes ``(B, *)`` to currents ``(B, *)``, such as a convolution. The two names and ``nn.Linear``
+            compute in the dtype of the run and are compiled; other modules, and those with hooks, run by
+            the loop in torch, in the dtype of their own weights, which must be that of the run.
         **kwargs: as the neuron without recurrence.
 
     Raises:
@@ -144,18 +146,58 @@ class Echo(Feedback):
         resistance: potential per unit of current.
     """
 
-    def __init__(self, last: Tensor, weights: Callable[[Tensor], Tensor], resistance: Tensor) -> None:
+    def __init__(self, last: Tensor, weights: nn.Module, resistance: Tensor) -> None:
         super().__init__({"last_spikes": last})
         self.weights, self.resistance = weights, resistance
 
+    def reason(self, current: Tensor) -> str | None:
+        """See :class:`Feedback`."""
+        module = self.weights
+        if type(module).forward not in (nn.Linear.forward, OneToOne.forward) or "forward" in vars(module):
+            return f"recurrent={type(module).__name__} is not compiled, only nn.Linear and 'one_to_one'"
+        if any(getattr(module, hooks) for hooks in HOOKS):
+            return "the recurrent module has hooks, which a compiled loop does not call"
+        weight, shape = module.weight, tuple(current.shape[1:])
+        assert isinstance(weight, Tensor)
+        if weight.device != current.device:
+            return f"the recurrent weights are on {weight.device}, and the current is not"
+        if isinstance(module, nn.Linear):
+            fits = len(shape) > 0 and weight.shape == (shape[-1], shape[-1])
+        else:
+            fits = weight.dim() <= len(shape) and all(
+                n == 1 or n == m for n, m in zip(reversed(weight.shape), reversed(shape), strict=False)
+            )
+        return None if fits else f"the recurrent weights {tuple(weight.shape)} do not keep the shape {shape}"
+
+    def given(self, current: Tensor) -> dict[str, Tensor]:
+        """See :class:`Feedback`."""
+        module, kind = self.weights, current.dtype
+        weight, bias = module.weight, getattr(module, "bias", None)
+        assert isinstance(weight, Tensor)
+        found = {"last": self._state["last_spikes"].to(kind)}
+        if isinstance(module, nn.Linear):
+            found["matrix"] = weight.to(kind)
+        else:
+            found["own"] = weight.to(self.resistance.dtype)
+        return found if bias is None else found | {"bias": bias.to(kind)}
+
     def drive(self, u: Tensor) -> Tensor:
         """See :class:`Feedback`."""
-        current = self.weights(self._state["last_spikes"])
+        current = self._returned(self._state["last_spikes"])
         if current.shape != u.shape:
             raise ValueError(
                 f"`recurrent` must keep the shape of the spikes, {tuple(u.shape)}, got {tuple(current.shape)}"
             )
         return u + self.resistance * current
+
+    def _returned(self, spikes: Tensor) -> Tensor:
+        """Return the current that spikes bring back, by weights in the dtype of the run."""
+        module, kind = self.weights, spikes.dtype
+        if type(module) is nn.Linear and not any(getattr(module, hooks) for hooks in HOOKS):
+            bias = None if module.bias is None else module.bias.to(kind)
+            return functional.linear(spikes, module.weight.to(kind), bias)
+        current: Tensor = module(spikes)
+        return current
 
     def observe(self, v: Tensor, spike: Tensor) -> None:
         """See :class:`Feedback`."""

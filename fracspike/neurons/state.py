@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor
 
 from fracspike.solvers import checks, modes
+
+from .problem import HEADROOM
 
 #: how far a learned constant may have moved since a state was made, as an optimiser's steps move it:
 #: an order by so much, any other by that part of itself
@@ -105,14 +108,14 @@ class Simulation:
 def check_current(current: Tensor, size: tuple[int, ...] | None) -> None:
     """Refuse a current that is not ``(T, B, *)``, floating point and of the neurons' shape."""
     checks.floating("current", current)
-    if current.dim() < 1 or len(current) == 0:
+    if current.dim() < 1 or current.shape[0] == 0:
         raise ValueError(f"`current` must have shape (T, B, *) with T >= 1, got {tuple(current.shape)}")
     if size and not _fits(size, tuple(current.shape[1:][-len(size) :])):
         raise ValueError(f"`current` must end in the neurons' shape {size}, got {tuple(current.shape)}")
 
 
 def _fits(size: tuple[int, ...], shape: tuple[int, ...]) -> bool:
-    return len(size) == len(shape) and all(s in (1, n) for s, n in zip(size, shape, strict=True))
+    return len(size) == len(shape) and all(s == 1 or s == n for s, n in zip(size, shape, strict=True))
 
 
 def check_state(
@@ -161,6 +164,39 @@ def _text(value: object) -> str:
     if not isinstance(value, Tensor):
         return str(value)
     return f"{value.min().item():.6g}" + (f"..{value.max().item():.6g}" if value.numel() > 1 else "")
+
+
+def check_drive(current: Tensor, resistance: Tensor) -> None:
+    """Refuse a current that is not finite, or that potentials in its dtype cannot follow.
+
+    On a device other than the CPU nobody waits for an answer: what is not finite makes spikes NaN there.
+
+    Args:
+        current: ``(T, B, *)``.
+        resistance: potential per current, broadcasts to ``(B, *)``.
+
+    Raises:
+        ValueError: with the first entry that is neither.
+    """
+    if checks.hidden():
+        checks.all_finite("current", current)
+        return
+    if current.device.type != "cpu" or not current.numel():
+        return
+    current, resistance = current.detach(), resistance.detach()
+    most = torch.finfo(current.dtype).max / HEADROOM
+    low, high = (float(x) for x in torch.aminmax(current))
+    steepest = float(resistance.abs().max())
+    if max(-low, high) * steepest < most and math.isfinite(low):
+        return
+    checks.all_finite("current", current)
+    beyond = (current.double().abs() * resistance.abs() >= most).nonzero()
+    if len(beyond):
+        index = tuple(int(i) for i in beyond[0])
+        raise ValueError(
+            f"`current` must keep resistance times current below {most:.2g}, or potentials in "
+            f"{current.dtype} overflow; got {current[index].item():g} at index {index}: rescale the input"
+        )
 
 
 def check_potential(v: Tensor, remedy: str) -> None:

@@ -18,7 +18,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
-from .rates import LANES
+from .sizes import LANES
 
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 PART: dict[str, Any] = OPTIONS | {"forceinline": True}

@@ -16,7 +16,7 @@ import numpy as np
 from numba import njit
 
 from .masks import give, take
-from .rates import LANES as TOGETHER
+from .sizes import LANES as TOGETHER
 from .vectors import OPTIONS, PART, above, add, at_least, fill, fma, fnma, load, mul, narrow, store, sub, wide
 
 AT_LEAST, ABOVE, SOFT, NEVER = 0, 1, 2, 3  # the step: 1 from 0 on, 1 above 0, sigmoid, 0

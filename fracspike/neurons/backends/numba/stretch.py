@@ -20,7 +20,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .rates import MOMENTS, STRETCH
+from .sizes import MOMENTS, STRETCH
 from .vectors import FLAGS, Coefficients, Vector, constant, logistic, place, product, read, shortfall, write
 
 STEPS = range(STRETCH)

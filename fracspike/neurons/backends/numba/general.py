@@ -1,6 +1,6 @@
 """The compiled loops for every case: forward through time and its adjoint, for a range of blocks of neurons.
 
-The common case, spikes that add the same to all modes and hold no neuron, has loops of its own (`quick`),
+The common case, spikes that add the same to all modes and hold no neuron, has loops of its own (`blocked`),
 several times faster.
 
 Imported on first use, because it imports Numba. Potentials are measured from rest. Neurons are taken in
@@ -23,7 +23,7 @@ from . import stages
 from .carry import arrive, begin, echo, listen, trace_back
 from .compiling import kernel
 from .lanes import advance, at_once, columns, end, expect_rows, read, retreat, spread, times
-from .rates import LANES as TOGETHER
+from .sizes import LANES as TOGETHER
 from .vectors import OPTIONS
 
 AHEAD = 4  # steps by which sequences are asked for before they are read: their rows are far apart in memory
@@ -127,21 +127,20 @@ def forward(
 
 @kernel
 def adjoint(
-    version, current, resistance, decay, weight, tangent, threshold, v_reset, z_in,
+    version, current, resistance, decay, weight, threshold, v_reset, z_in,
     derivative, s_in, before, clamp, carry, course, reset, restart, detach, width, grad_s, grad_v, grad_z,
-    arriving, d_current, d_resistance, d_along, d_threshold, d_v_reset, d_z, d_v, d_s, d_carry, first, last,
+    arriving, d_current, d_resistance, d_weight, d_threshold, d_v_reset, d_z, d_v, d_s, d_carry, first, last,
 ):  # fmt: skip
     r"""Run blocks ``first`` to ``last`` back through time.
 
     With :math:`\delta_n` the gradient in the potential before reset, the adjoint modes are
     :math:`Q_k^n = d_k Q_k^{n+1} + \delta_n`. Then :math:`b_n = \sum_k w_k d_k Q_k^{n+1}` is the gradient in
-    what a reset adds to all modes, and :math:`\delta_n + b_n - b_{n-1}` that in the drive. Along a tangent
-    :math:`w'` of the weights, it is :math:`\sum_k w'_k d_k \sum_n Q_k^{n+1} (u_n + J_n - u_{n+1})`.
+    what a reset adds to all modes, and :math:`\delta_n + b_n - b_{n-1}` that in the drive. That in the
+    weight :math:`w_k` is :math:`d_k \sum_n Q_k^{n+1} (u_n + J_n - u_{n+1})`, but for a number common to all
+    modes, since the weights sum to 1.
 
     Args:
         current: as in `forward`, with what came back; and so are those not named here.
-        tangent: directions in which a gradient in the weights is wanted, ``(P, K, 1)`` or ``(P, K, M)``; each
-            sums to 0 over the modes.
         derivative: of the step in the potential, ``(T, M)``.
         s_in: spikes ``(T, M)``.
         before: potential before reset, ``(T, M)``; ``(0, M)`` unless the reset needs it.
@@ -155,18 +154,19 @@ def adjoint(
         arriving: gradients that arrive at the course of ``a`` and ``w``, or ``(0, M)``.
         d_current: gradient in the current.
         d_resistance: ``(M,)`` float64, and so are those in threshold, v_reset and the potential at the start.
-        d_along: along the tangents, ``(P, M)``.
+        d_weight: in the weights: summed over the neurons of each block ``(blocks, K)`` if all share them,
+            else ``(K, M)``; or none.
         d_z: in the modes at the start.
         d_s: at the spikes all told, ``(T, M)``, or ``(0, M)`` if it is not wanted.
         d_carry: in what is carried: lift, stay, pull, a and w, ``(5, M)`` or none.
     """
     T, M = current.shape
-    K, P = len(decay), len(tangent)
+    K, moves = len(decay), len(d_weight) > 0
     held, tailed = len(clamp) > 0, len(grad_z) > 0
     tires, echoes = len(carry.lift) > 0, len(carry.last) > 0
     room = -(-width // TOGETHER) * TOGETHER
     d, w, seen, twice = columns(decay, room), columns(decay, room), columns(decay, room), columns(decay, room)
-    q, tail, moved = np.zeros((K, room)), np.zeros((K, room)), np.zeros((K if P else 0, room))
+    q, tail, moved = np.zeros((K, room)), np.zeros((K, room)), np.zeros((K if moves else 0, room))
     rows, lines = np.zeros((5, room)), np.zeros((stages.LINES, room))
     back, active = np.zeros((1, room), current.dtype), np.zeros(room, np.int64)
     for block in range(first, last):
@@ -233,13 +233,13 @@ def adjoint(
                 d_z[k, j + i] = seen[k, 0 if shared else i] * q[k, i] + tail[k, i]
                 rows[stages.B, i] += d_z[k, j + i]
         stages.at_drive(0, j, n, current, rows, lines, d_current)
-        for p in range(P):
+        for k in range(K if moves else 0):
             for i in range(n):
-                total = 0.0
-                for k in range(K):
-                    along = tangent[p, k, 0 if shared else j + i] * d[k, 0 if shared else i]
-                    total += along * (moved[k, i] + (z_in[k, j + i] - lines[stages.NEXT, i]) * q[k, i])
-                d_along[p, j + i] = total
+                sum_k = moved[k, i] + (z_in[k, j + i] - lines[stages.NEXT, i]) * q[k, i]
+                if shared:
+                    d_weight[block, k] += d[k, 0] * sum_k
+                else:
+                    d_weight[k, j + i] = d[k, i] * sum_k
         stages.copy(lines[stages.D_R, :n], d_resistance[here])
         stages.copy(lines[stages.D_LEVEL, :n], d_threshold[here])
         stages.copy(lines[stages.D_FALL, :n], d_v_reset[here])

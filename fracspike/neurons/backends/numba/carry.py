@@ -16,7 +16,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from .masks import give, take
-from .rates import LANES as TOGETHER
+from .sizes import LANES as TOGETHER
 from .stages import (
     AT_DRIVE,
     AT_LEVEL,

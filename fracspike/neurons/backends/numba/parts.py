@@ -1,4 +1,4 @@
-"""What the quick kernels do to a vector of neurons besides `stretch`, and to blocks of them."""
+"""What the blocked kernels do to a vector of neurons besides `stretch`, and to blocks of them."""
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
 # mypy: disable-error-code="call-arg,unreachable,var-annotated"
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from numba import njit
 
-from .rates import HEADROOM, LANES, STRETCH
+from ...problem import HEADROOM
+from .sizes import LANES, STRETCH
 from .vectors import (
     OPTIONS,
     PART,

@@ -1,4 +1,4 @@
-"""The coefficients of the quick kernels, from what each mode loses in a step and its weight."""
+"""The coefficients of the blocked kernels, from what each mode loses in a step and its weight."""
 
 # mypy: disable-error-code="no-untyped-def,untyped-decorator,call-arg"
 
@@ -7,12 +7,12 @@ from __future__ import annotations
 import numpy as np
 
 from .compiling import kernel
-from .rates import MOMENTS, STRETCH
+from .sizes import MOMENTS, STRETCH
 
 
 @kernel
 def tabulate(version, loss, weight, rest, slow, weights, gone, rates, losses, kernel):
-    """Fill the tables of `rates.Split`.
+    """Fill the tables of `coefficients.Split`.
 
     Args:
         version: see `threads.sources`.
@@ -54,5 +54,7 @@ def tabulate(version, loss, weight, rest, slow, weights, gone, rates, losses, ke
                 for p in range(1, MOMENTS + 1):
                     w *= -a
                     rates[g, k, p, lane] = w
+        if fall[0] > 0.5:  # nothing cancels, and a potential that has arrived at its drive is that drive
+            fall[0] = 1.0 - at[1]
         for j in range(STRETCH + 1):
             kernel[g, 0, j, lane], kernel[g, 1, j, lane] = at[j], fall[j]

@@ -8,7 +8,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from .rates import LANES
+from .sizes import LANES
 from .vectors import PART, Vector, call, kind_of, load, place, spread, store
 
 

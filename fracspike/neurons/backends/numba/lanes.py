@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from .rates import LANES as TOGETHER
+from .sizes import LANES as TOGETHER
 from .vectors import OPTIONS, PART, add, expect, fill, fma, load, mul, store, sub
 
 
@@ -48,10 +48,13 @@ def at_once(d, w, row):
     """Write ``sum_k w_k (1 - d_k)``, what the potential takes of the drive in a step."""
     row[:] = 0.0
     own = d.shape[1] >= len(row)
-    for k in range(len(d)):
-        for i in range(len(row)):
-            c = i if own else 0
+    for i in range(len(row)):
+        c, left = i if own else 0, 0.0
+        for k in range(len(d)):
             row[i] += w[k, c] - w[k, c] * d[k, c]
+            left += w[k, c] * d[k, c]
+        if row[i] > 0.5:  # nothing cancels, and a potential that has arrived at its drive is that drive
+            row[i] = 1.0 - left
 
 
 @njit(**PART)

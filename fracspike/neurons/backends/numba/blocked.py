@@ -34,6 +34,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .coefficients import Array, Split
 from .compiling import kernel
 from .parts import (
     ROOM,
@@ -52,7 +53,7 @@ from .parts import (
     scatter,
     weigh_slow,
 )
-from .rates import LANES, STRETCH, Split
+from .sizes import LANES, STRETCH
 from .stretch import (
     correlate,
     drives,
@@ -92,13 +93,14 @@ def forward(
         v_reset: after a hard reset, or what a soft one takes off.
         z_in: modes at the start ``(K, M)`` float64, slow, fast, then the one that decays at once;
             ``(1, M)`` if all are alike.
-        weights: see `rates.Split`, and so are gone, slow_rates, losses (float64) and kernel.
+        weights: see `coefficients.Split`, and so are gone, slow_rates, losses (float64) and kernel.
         gone: as said.
         slow_rates: as said.
         losses: as said.
         kernel: as said.
         soft: whether a spike is the logistic function, not the step.
-        slope: what the potential above the level is multiplied by, if soft or with noise.
+        slope: what the potential above the level is multiplied by, if soft or with noise; None without, and
+            then the steps that are not asked for are not compiled.
         share: a reset adds ``share v + sign v_reset``.
         sign: as said.
         v_out: potential before reset ``(T, M)``.
@@ -142,7 +144,7 @@ def forward(
             for k in range(F):
                 fast[g * F + k, lane] = z_in[min(S + k, most), j + i]
         zero = fill(0.0, load(u_row, 0, 0))
-        wrong, part, steep = zero, fill(share, zero), fill(slope, zero)
+        wrong, part = zero, fill(share, zero)
         for start in range(0, T, STRETCH):
             wrong = gather_drive(u_tile, current, r_row, start, j, n, wrong)
             if len(noise):
@@ -156,20 +158,20 @@ def forward(
                 foresee(v_tile, row, weights, group, fast, g * F, F, before, a, kernel, u_tile, row)
                 shift = mul(fill(sign, zero), load(reset_row, g, 0))
                 bar = load(level_row, g, 0)
-                if soft:
-                    total = fire_softly(
-                        v_tile, u_tile, s_tile, n_tile, row, changes, kernel, group, bar, steep, part, shift,
+                if slope is None:
+                    total = fire_above(
+                        v_tile, u_tile, s_tile, n_tile, row, changes, kernel, group, bar, zero, part, shift,
                         before,
                     )  # fmt: skip
-                elif len(noise):
-                    total = fire_noisily(
-                        v_tile, u_tile, s_tile, n_tile, row, changes, kernel, group, bar, steep, part, shift,
-                        before,
+                elif soft:
+                    total = fire_softly(
+                        v_tile, u_tile, s_tile, n_tile, row, changes, kernel, group, bar, fill(slope, zero),
+                        part, shift, before,
                     )  # fmt: skip
                 else:
-                    total = fire_above(
-                        v_tile, u_tile, s_tile, n_tile, row, changes, kernel, group, bar, steep, part, shift,
-                        before,
+                    total = fire_noisily(
+                        v_tile, u_tile, s_tile, n_tile, row, changes, kernel, group, bar, fill(slope, zero),
+                        part, shift, before,
                     )  # fmt: skip
                 if start + STRETCH <= T:
                     u = load(u_tile, row + STRETCH - 1, 0)
@@ -205,10 +207,10 @@ def forward(
 @kernel
 def adjoint(
     version, current, resistance, level, bar, v_reset, z_in, weights, gone, slow_rates, losses, kernel,
-    lost, directions, derivative, s_in, before, grad_s, grad_v, form, share, sign, through,
-    d_current, d_sums, d_z, d_s, past, width, first, last,
+    lost, weight, derivative, s_in, before, grad_s, grad_v, form, hard, share, sign, through,
+    d_current, d_sums, d_weight, d_z, d_s, past, width, first, last,
 ):  # fmt: skip
-    r"""Run blocks ``first`` to ``last`` back through time; see `kernels.adjoint` for the equations.
+    r"""Run blocks ``first`` to ``last`` back through time; see `general.adjoint` for the equations.
 
     Args:
         version: as in `forward`, and so is what says no more.
@@ -224,18 +226,22 @@ def adjoint(
         losses: as said.
         kernel: as said.
         lost: loss of each mode ``(K, 1)`` or ``(K, N)``, float64.
-        directions: weights and tangents, ``(1 + P, K, 1)`` or ``(1 + P, K, N)``, float64.
+        weight: of each mode, likewise.
         derivative: of the step in the potential, ``(T, M)``; with ``form``, the potential before reset.
         s_in: spikes ``(T, M)``; ``(0, M)`` with ``form``.
-        before: potential before reset, ``(T, M)``; ``(0, M)`` unless ``share`` is not zero.
+        before: potential before reset, ``(T, M)``; ``(0, M)`` unless ``hard``.
         grad_s: gradient that arrives at the spikes, ``(T, M)``.
         grad_v: at the potential before reset, or ``(0, M)``.
         form: how the derivative follows from the potential, see `parts.bend`, or ``(0,)``.
+        hard: whether a reset follows from the potential; None if not, and then that is not compiled.
         share: as said.
         sign: as said.
         through: 1 if a gradient flows through the spike in the reset, else 0.
         d_current: gradient in the current.
-        d_sums: gradients ``(3 + P, M)`` float64 in resistance, threshold, v_reset, and along the tangents.
+        d_sums: gradients ``(3, M)`` float64 in resistance, threshold and v_reset.
+        d_weight: in the weights, but for a number common to all modes, since the weights sum to 1: summed
+            over each vector of neurons ``(vectors, K)`` if all share them, else ``(K, M)``; None if it is not
+            wanted, and then it is not compiled.
         d_z: in the modes at the start, like ``z_in``.
         d_s: at the spikes all told, ``(T, M)``, or ``(0, M)`` if it is not wanted.
         past: as said.
@@ -247,7 +253,7 @@ def adjoint(
     F, S, most = rows_of(gone), rows_of(losses), len(z_in) - 1
     own = 1 if kernel.ndim == 2 else len(kernel)
     kind, vectors = current.dtype, width // LANES
-    moves, wanted, outer = len(directions) > 1, len(d_s) > 0, len(grad_v) > 0
+    wanted, outer, shared = len(d_s) > 0, len(grad_v) > 0, lost.shape[1] == 1
     x_tile, p_tile, s_tile, g_tile, v_tile, o_tile, d_tile = (
         np.zeros((vectors * ROOM, LANES), kind),
         np.zeros((vectors * ROOM, LANES), kind),
@@ -319,7 +325,7 @@ def adjoint(
                 at_start = (a0, a1, a2, a3)
                 recall(reach, d_tile, row, weights, group, fast, g * F, F, zero, at_start, loss)
                 u = load(u_row, g, 0)
-                if share != 0.0:
+                if hard is not None:
                     total, d_th, d_vr, u = retrace_hard(
                         reach, tiles, row, changes, found, kernel, group, part, shift, flows, r, u
                     )
@@ -332,7 +338,7 @@ def adjoint(
                 accumulate(sums, 3 * g, d_r)
                 accumulate(sums, 3 * g + 1, d_th)
                 accumulate(sums, 3 * g + 2, mul(fill(sign, zero), d_vr))
-                if moves:
+                if d_weight is not None:
                     h = moments_ahead(changes)
                     weigh(weighed, fast, g * F, F, gone, group, changes, h[0])
                     weigh_slow(slow, weighed_slow, g * S, slow_rates, group, h)
@@ -342,7 +348,7 @@ def adjoint(
                 advance_slow(slow, g * S, losses, slow_rates, group, zero, wide(total), d)
             if start // STRETCH % FLUSH == 0:
                 add_and_clear(totals, sums)
-                if moves:
+                if d_weight is not None:
                     add_and_clear(weighed_long, weighed)
                     add_and_clear(lags_long, lags)
             scatter(d_current, d_tile, start, True, j, n, past)
@@ -351,24 +357,24 @@ def adjoint(
         for i in range(n):  # the modes at the start: one more step back
             column, g, lane = (j + i) % lost.shape[1], i // LANES, i % LANES
             b = 0.0
-            for p in range(len(directions) - 1):
-                d_sums[3 + p, j + i] = 0.0
             for k in range(S + F):
                 kept = 1.0 - lost[k, column]
                 y = slow[g * S + k, lane] if k < S else np.float64(fast[g * F + k - S, lane])
                 y *= kept
                 if most > 0:
-                    d_z[k, j + i] = directions[0, k, column] * y
-                b += directions[0, k, column] * y
-                if moves:
+                    d_z[k, j + i] = weight[k, column] * y
+                b += weight[k, column] * y
+                if d_weight is not None:
                     y *= z_in[min(k, most), j + i] - np.float64(u_row[g, lane])
                     y += weighed_slow[g * S + k, lane] if k < S else weighed_long[g * F + k - S, lane]
                     power = 1.0
                     for lag in range(STRETCH - 1):
                         power *= kept
                         y += power * lags_long[g * STRETCH + lag, lane]
-                    for p in range(len(directions) - 1):
-                        d_sums[3 + p, j + i] += directions[1 + p, k, column] * y
+                    if shared:
+                        d_weight[(j + i) // LANES, k] += y
+                    else:
+                        d_weight[k, j + i] = y
             if most > 0:
                 for k in range(S + F, len(d_z)):
                     d_z[k, j + i] = 0.0
@@ -381,7 +387,7 @@ def adjoint(
 def forward_in_threads(
     inputs: Sequence[Tensor],
     groups: Split,
-    options: tuple[bool, float, float, float],
+    options: tuple[bool, float | None, float, float],
     outputs: Sequence[Tensor],
 ) -> bool:
     """Run `forward` on all blocks, and return whether all currents are finite."""
@@ -404,17 +410,28 @@ def adjoint_in_threads(
     options: tuple[float, float, float],
     outputs: Sequence[Tensor],
     moves: bool,
-) -> None:
-    """Run `adjoint` on all blocks, with the gradients along the weights if they move."""
+) -> Array:
+    """Run `adjoint` on all blocks, and return the gradient in the weights if they move.
+
+    It is ``(K, 1)`` or ``(K, M)``, without the mode that decays at once.
+    """
     width, blocks = _blocks(inputs[0])
-    directions = groups.directions if moves else groups.directions[:1]
-    arguments = (*arrays(*inputs), *groups.loop, groups.lost, directions, *arrays(*sequences))
+    size, count, shared = inputs[0].shape[1], len(groups.lost), groups.lost.shape[1] == 1
+    # summed by vectors, not by blocks, whose number depends on that of the threads
+    vectors = -(-size // LANES)
+    d_weight = np.zeros((vectors, count) if shared else (count, size)) if moves else None
+    arguments = (*arrays(*inputs), *groups.loop, groups.lost, groups.weight, *arrays(*sequences))
+    d_current, d_sums, d_z, d_s = arrays(*outputs)
     _in_threads(
         adjoint,
-        (*arguments, np.array(form), *options, *arrays(*outputs), _past(outputs[0], outputs[3])),
+        (*arguments, np.array(form), options[0] or None, *options, d_current, d_sums, d_weight, d_z, d_s,
+         _past(outputs[0], outputs[3])),
         width,
         blocks,
-    )
+    )  # fmt: skip
+    if d_weight is None:
+        return np.zeros((0, 0))
+    return d_weight.sum(0).reshape(-1, 1) if shared else d_weight
 
 
 def _blocks(current: Tensor) -> tuple[int, int]:

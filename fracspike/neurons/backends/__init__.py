@@ -1,0 +1,1 @@
+"""Programs that run a problem: one way in, one way out, and a registry of those there are."""
