@@ -29,6 +29,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -41,6 +42,7 @@ from mutation import Mutant, changes, drawn, patch
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
+FAULT = 77  # exit status of a child in which this script failed, and no test
 TOLD = os.fdopen(os.dup(1), "w")  # where verdicts go, while the tests' own output goes nowhere
 #: imported once, before the forks: all that the package and its tests need of others
 LIBRARIES = (
@@ -229,16 +231,21 @@ def in_child(copy: Path, run: Callable[[], Quickest], limit: float) -> tuple[str
             if isinstance(plugin, Patched):
                 kept |= {"open": plugin.open, "by": plugin.by, "quick": plugin.seconds}
             note.write_text(json.dumps(kept))
-        finally:
             os._exit(0)
-    end, found = time.monotonic() + limit, 0
-    while found == 0 and time.monotonic() < end:
+        except BaseException:
+            traceback.print_exc(file=TOLD)
+            TOLD.flush()
+            os._exit(FAULT)
+    end, found = time.monotonic() + limit, (0, 0)
+    while found[0] == 0 and time.monotonic() < end:
         time.sleep(0.05)
-        found = os.waitpid(child, os.WNOHANG)[0]
-    if found == 0:
+        found = os.waitpid(child, os.WNOHANG)
+    if found[0] == 0:
         os.killpg(child, signal.SIGKILL)
         os.waitpid(child, 0)
         return "timeout", {}
+    if os.waitstatus_to_exitcode(found[1]) == FAULT:
+        raise RuntimeError("this script failed in a child, see above")
     kept = json.loads(note.read_text()) if note.exists() else {"failed": "exit", "failures": ["exit"]}
     return ("failed" if kept["failed"] else "passed"), kept
 

@@ -133,11 +133,10 @@ def changes(path: Path, source: str) -> Iterator[tuple[str, int, CodeType]]:
 def patch(path: Path, changed: list[tuple[str, int, CodeType]]) -> None:
     """Give the functions of a module their new code, wherever they are held."""
     new = {(name, line): code for name, line, code in changed}
-    names = {
-        n for n, m in sys.modules.items() if (f := getattr(m, "__file__", None)) and Path(f).resolve() == path
-    }
+    files = {name: vars(module).get("__file__") for name, module in list(sys.modules.items())}
+    names = {name for name, file in files.items() if isinstance(file, str) and Path(file).resolve() == path}
     for thing in gc.get_objects():
-        if isinstance(thing, FunctionType) and thing.__module__ in names:
+        if type(thing) is FunctionType and thing.__module__ in names:  # isinstance would wake proxies
             key = thing.__code__.co_qualname, thing.__code__.co_firstlineno
             if key in new and len(thing.__code__.co_freevars) == len(new[key].co_freevars):
                 thing.__code__ = new[key]
