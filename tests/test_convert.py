@@ -322,6 +322,36 @@ def test_what_cannot_be_converted_says_why(layer: nn.Module, error: type[Excepti
         fs.convert(nn.Sequential(layer))
 
 
+def hooked(layer: nn.Module) -> nn.Module:
+    layer.register_forward_hook(lambda *_: None)
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (
+            stand_in("snntorch", "Leaky", {"beta": 0.9}, graded_spikes_factor=nn.Parameter(torch.ones(()))),
+            "`0` has learn_graded_spikes_factor=True.*set it to False",
+        ),
+        (stand_in("spikingjelly", "LIFNode", {}, store_v_seq=True), "`0` has store_v_seq=True.*simulate"),
+        (
+            stand_in("spikingjelly", "IFNode", {}, surrogate_function=type("S", (), {"spiking": False})()),
+            "`0` has a surrogate_function with spiking=False.*set spiking=True",
+        ),
+        (
+            stand_in("spikingjelly", "SimpleLIFNode", {}, v_reset=-0.5),
+            "`0` is a SimpleLIFNode with v_reset=-0.5, which starts at 0.*use LIFNode",
+        ),
+        (hooked(stand_in("snntorch", "Leaky", {"beta": 0.9})), "`0`, a Leaky, has forward hooks.*remove"),
+        (hooked(nn.ReLU()), "`0`, a ReLU, has forward hooks"),
+    ],
+)
+def test_what_would_be_lost_is_refused(layer: nn.Module, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fs.convert(nn.Sequential(layer), activations=True)
+
+
 def test_arguments_are_checked() -> None:
     with pytest.raises(TypeError, match="must be a module, got str"):
         fs.convert("net")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fracspike.neurons import FractionalCubaLIF, FractionalIF, FractionalLIF, RecurrentFractionalLIF
 from fracspike.solvers import checks, mittag_leffler
 
-from .peers import Step, read
+from .peers import Step, read, refuse_hooks
 from .time_distributed import TimeDistributed
 
 #: what ``activations=True`` replaces
@@ -66,8 +66,8 @@ def convert(
 
     Raises:
         TypeError: if ``model`` is no module, or a spiking layer has no counterpart.
-        ValueError: if nothing was found to replace, a layer has an option without counterpart, or the model
-            mixes single steps and sequences.
+        ValueError: if nothing was found to replace, a layer to replace has hooks or an option without
+            counterpart, or the model mixes single steps and sequences.
 
     >>> plain = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 10))
     >>> spiking = convert(plain, activations=True, alpha=0.6, tau=4.0)
@@ -97,6 +97,7 @@ def convert(
     for module, step in steps.items():
         memo[id(module)] = _like(module, _neuron(step, orders[names[module]], names[module], options), model)
     for module in plain:
+        refuse_hooks(module, names[module] or "model")
         memo[id(module)] = _like(module, FractionalLIF(alpha=orders[names[module]], **options), model)
     for new in memo.values():
         new.register_forward_pre_hook(_only_sequences)

@@ -68,6 +68,7 @@ def read(module: nn.Module, name: str) -> Step | None:
     """
     reader = READERS.get(f"{library_of(module)}.{type(module).__name__}")
     if reader is not None:
+        refuse_hooks(module, name)
         return reader(module, name)
     ancestry = [f"{cls.__module__}.{cls.__name__}" for cls in type(module).__mro__]
     if any(
@@ -78,6 +79,17 @@ def read(module: nn.Module, name: str) -> Step | None:
             f"known are {', '.join(READERS)}"
         )
     return None
+
+
+def refuse_hooks(module: nn.Module, name: str) -> None:
+    """Refuse a layer to be replaced whose calls are hooked: its hooks expect its own inputs and outputs."""
+    kinds = ("forward", "forward_pre", "backward", "backward_pre")
+    hooked = [f"{kind} hooks" for kind in kinds if getattr(module, f"_{kind}_hooks", None)]
+    if hooked:
+        raise ValueError(
+            f"`{name}`, a {type(module).__name__}, has {' and '.join(hooked)}, which the layer in its "
+            "place would not call; remove them first, and register them on the converted layer"
+        )
 
 
 def _snntorch(
@@ -91,6 +103,11 @@ def _snntorch(
     if bool((torch.as_tensor(getattr(layer, "graded_spikes_factor", 1.0)) != 1).any()):
         raise ValueError(
             f"`{name}` has graded_spikes_factor != 1; put the factor into the next layer's weights"
+        )
+    if _trained(layer, "graded_spikes_factor"):
+        raise ValueError(
+            f"`{name}` has learn_graded_spikes_factor=True, which no fractional layer has; "
+            "set it to False first, the next layer's weights learn the factor"
         )
     late = bool(getattr(layer, "reset_delay", True))
     potential = "pre_reset" if late else "voltage"
@@ -170,7 +187,22 @@ SNNTORCH_SURROGATES = (
 )
 
 
-def _spikingjelly(layer: Any, decay: Tensor, gain: Tensor, learn: tuple[str, ...] = ()) -> Step:
+def _spikingjelly(layer: Any, name: str, decay: Tensor, gain: Tensor, learn: tuple[str, ...] = ()) -> Step:
+    if getattr(layer, "store_v_seq", False):
+        raise ValueError(
+            f"`{name}` has store_v_seq=True, but a fractional layer has no v_seq; set store_v_seq=False "
+            "first, and take the potentials from simulate() of the converted layer"
+        )
+    if not getattr(layer.surrogate_function, "spiking", True):
+        raise ValueError(
+            f"`{name}` has a surrogate_function with spiking=False, which gives no spikes but values "
+            "between; set spiking=True first"
+        )
+    if type(layer).__name__.startswith("Simple") and layer.v_reset:
+        raise ValueError(
+            f"`{name}` is a {type(layer).__name__} with v_reset={layer.v_reset:g}, which starts at 0 and "
+            f"not at its resting potential; use {type(layer).__name__.removeprefix('Simple')}, or v_reset=0"
+        )
     hard = layer.v_reset is not None
     level = float(layer.v_reset) if hard else 0.0
     return Step(
@@ -189,24 +221,24 @@ def _spikingjelly(layer: Any, decay: Tensor, gain: Tensor, learn: tuple[str, ...
 
 def _lif_node(layer: Any, name: str) -> Step:
     rate = torch.tensor(1.0 / float(layer.tau), dtype=torch.float64)
-    return _spikingjelly(layer, 1 - rate, rate if layer.decay_input else torch.ones_like(rate))
+    return _spikingjelly(layer, name, 1 - rate, rate if layer.decay_input else torch.ones_like(rate))
 
 
 def _parametric_lif_node(layer: Any, name: str) -> Step:
     rate = layer.w.detach().double().sigmoid()
     learn = ("tau",) if layer.w.requires_grad else ()
-    return _spikingjelly(layer, 1 - rate, rate if layer.decay_input else torch.ones_like(rate), learn)
+    return _spikingjelly(layer, name, 1 - rate, rate if layer.decay_input else torch.ones_like(rate), learn)
 
 
 def _if_node(layer: Any, name: str) -> Step:
     one = torch.ones((), dtype=torch.float64)
-    return _spikingjelly(layer, one, one)
+    return _spikingjelly(layer, name, one, one)
 
 
 def _spikingjelly_surrogate(module: Any) -> Callable[[Tensor], Tensor]:
     """Return ours for a SpikingJelly surrogate, with its parameters; an unknown one passes through."""
     known = f"spikingjelly.{type(module).__name__}"
-    if library_of(module) != "spikingjelly" or known not in registry.aliases() or not module.spiking:
+    if library_of(module) != "spikingjelly" or known not in registry.aliases():
         passed: Callable[[Tensor], Tensor] = module
         return passed
     wanted = registry.peer_parameters(known)
