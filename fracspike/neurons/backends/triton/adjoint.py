@@ -103,13 +103,14 @@ SUMS = (
 @triton.jit
 def adjoint_kernel(
     given, taken, layout, stride, spikes_layout, spikes_stride, before_layout, before_stride, columns,
-    T, M, K, p: "fp64", q: "fp64", r: "fp64", factor: "fp64",  # noqa: F821, UP037
+    T, M, K, p: tl.constexpr, q: tl.constexpr, r: tl.constexpr, factor: tl.constexpr,
     TILES: tl.constexpr, BLOCK: tl.constexpr, ACC: tl.constexpr, KEPT: tl.constexpr, STEP: tl.constexpr,
     RESET: tl.constexpr, LEAKY: tl.constexpr, RESTART: tl.constexpr, DETACH: tl.constexpr,
     EXACT: tl.constexpr, AHEAD: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
     """Run one block of neurons back; layouts and strides are those of drive and arriving gradients.
 
+    The numbers of the derivative are constants of the kernel: as arguments they would come in single precision.
     EXACT is for slow modes in single precision, whose decay is too near 1 to be rounded.
     """
     o = (tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)).to(tl.int64)
