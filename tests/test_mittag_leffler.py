@@ -354,3 +354,21 @@ def test_bad_arguments_are_refused_by_name(
 ) -> None:
     with pytest.raises(error, match=message):
         mittag_leffler(*arguments)  # type: ignore[arg-type]
+
+
+def test_no_block_is_larger_than_promised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each element costs 52 complex numbers, so a large call is made of blocks, whatever its shape."""
+    module, sizes = sys.modules["fracspike.solvers.mittag_leffler"], list[int]()
+    evaluate = module._evaluate
+
+    def counted(*arguments: Tensor) -> Tensor:
+        value = evaluate(*arguments)
+        sizes.append(value.numel())
+        return value
+
+    monkeypatch.setattr(module, "_evaluate", counted)
+    monkeypatch.setattr(module, "_BLOCK", 32)
+    z = -torch.linspace(0, 5, 480, dtype=torch.float64).reshape(15, 16, 2)
+    torch.testing.assert_close(mittag_leffler(z, 1.0), torch.exp(z))
+    assert max(sizes) <= 32
+    assert sum(sizes) == 480

@@ -95,6 +95,15 @@ def test_the_certificate_holds_between_the_orders_and_times_that_were_fitted(alp
     assert distance(found, exact, tol).max() <= 1.05 * grid.error(scalar(alpha)) <= 1.05 * tol
 
 
+@pytest.mark.parametrize(
+    ("alpha", "narrow"), [(0.65, False), (0.7, False), (0.71, True), (0.85, True), (1.0, True)]
+)
+def test_rates_crowd_around_1_for_orders_above_0_7(alpha: float, narrow: bool) -> None:
+    rates = choose(scalar(alpha), scalar(0.1), HORIZON, 1e-4).rates
+    assert int(((rates > math.exp(-0.11)) & (rates < math.exp(0.11))).sum()) >= 3 * narrow
+    assert (rates.log().diff() < 0.2).any().item() is narrow
+
+
 def test_the_first_and_the_last_time_of_a_grid_enclose_all_lags_of_all_steps() -> None:
     step = torch.tensor([0.013, 0.9], dtype=F64)
     grid = choose(scalar(0.5), step, HORIZON, 1e-6)
@@ -110,10 +119,11 @@ def test_weights_sum_to_one_and_slopes_to_zero() -> None:
 
 
 def test_many_orders_at_once_are_each_alone() -> None:
-    alpha = torch.tensor([[0.15, 0.62], [0.995, 0.3]], dtype=F64)
+    alpha = torch.tensor([[0.05, 0.62], [0.995, 0.3]], dtype=F64)
     grid = choose(alpha, scalar(0.1), HORIZON, 7e-7)
     together = grid.weights(alpha)
     assert together.shape == (grid.modes, 2, 2)
+    torch.testing.assert_close(grid.weights(alpha[0]), together[:, 0])
     for i in range(2):
         for j in range(2):
             torch.testing.assert_close(together[:, i, j], grid.weights(alpha[i, j]))
