@@ -110,7 +110,7 @@ def adjoint_kernel(
 ):  # fmt: skip
     """Run one block of neurons back; layouts and strides are those of drive and arriving gradients.
 
-    The numbers of the derivative are constants of the kernel: as arguments they would come in single precision.
+    The numbers of the derivative are constants of the kernel: arguments would come in single precision.
     EXACT is for slow modes in single precision, whose decay is too near 1 to be rounded.
     """
     o = (tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)).to(tl.int64)
