@@ -62,8 +62,12 @@ class DifferenceMarch(ABC):
         """Make a step with ``rate``, the right-hand side at the last state."""
 
     @abstractmethod
-    def implicit(self, field: Field) -> None:
-        """Make a step with the right-hand side ``field`` at the new time, met at the new state."""
+    def implicit(self, field: Field) -> tuple[Tensor, Tensor]:
+        """Make a step with the right-hand side ``field`` at the new time, met at the new state.
+
+        Returns:
+            The new state, and the right-hand side there.
+        """
 
     @abstractmethod
     def seen(self, first: int, last: int) -> Tensor:
@@ -94,10 +98,12 @@ class GraphMarch(DifferenceMarch):
         """See :class:`DifferenceMarch`."""
         self._append(torch.addcmul(self.last - self._history.weighted_sum(), self._gain, rate))
 
-    def implicit(self, field: Field) -> None:
+    def implicit(self, field: Field) -> tuple[Tensor, Tensor]:
         """See :class:`DifferenceMarch`."""
         base = self.last - self._history.weighted_sum()
-        self._append(self._step.solve(field, base, self._gain, self.last)[0])
+        y, rate = self._step.solve(field, base, self._gain, self.last)
+        self._append(y)
+        return y, rate
 
     def _append(self, y: Tensor) -> None:
         self._history.append(y - self.last)

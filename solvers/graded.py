@@ -15,6 +15,7 @@ from torch import Tensor
 
 from . import checks
 from .implicit import implicit_step
+from .ringing import Ringing
 from .watch import Watch
 from .weights import gamma
 
@@ -80,6 +81,7 @@ def march_on(
     """Return the states at all points of ``mesh`` (float64), ``(T, *)``; differentiated by plain autograd."""
     step, states = implicit_step(), [y0]
     remembered = [rhs(times[0], y0)] if method == "trapezoid" else []
+    ringing = Ringing(y0, remembered[0]) if remembered else None
 
     def make(n: int) -> None:
         row = ROWS[method](mesh, n, alpha).to(y0.dtype)
@@ -88,7 +90,10 @@ def march_on(
             base, gain = states[-1] - past / row[-1], 1 / row[-1]
         else:
             base, gain = y0 + past, row[-1]
-        y, rate = step.solve(partial(rhs, times[n]), base, gain, states[-1])
+        field = partial(rhs, times[n])
+        y, rate = step.solve(field, base, gain, states[-1])
+        if ringing is not None:
+            ringing.look(field, gain, y, rate)
         remembered.append(rate if method == "trapezoid" else y - states[-1])
         states.append(y)
 

@@ -110,8 +110,12 @@ class ImplicitMarch:
         self._at, self._rates = list[Tensor](), list[Tensor]()  # since the last node
         self._together = max(1, min(TOGETHER, NUMBERS // max(1, start.numel())))
 
-    def implicit(self, field: Field) -> None:
-        """Make a step with the right-hand side ``field`` at the new time, met at the new state."""
+    def implicit(self, field: Field) -> tuple[Tensor, Tensor]:
+        """Make a step with the right-hand side ``field`` at the new time, met at the new state.
+
+        Returns:
+            The new state, and the right-hand side there.
+        """
         tape = self._tape
         at, rate = self._step.root(field, tape.known(), tape.gain, tape.last, tape.next.data)
         tape.arrive(at.detach(), rate.detach())
@@ -120,6 +124,7 @@ class ImplicitMarch:
             self._rates.append(rate)
         if len(self._at) == self._together:
             self._close()
+        return tape.last, rate
 
     def _close(self) -> None:
         """Make one node of the steps since the last."""

@@ -15,6 +15,7 @@ from .memory import Memory
 from .methods import IncrementMethod, Method, RateMethod
 from .methods.base import RateCoefficients
 from .quadrature import RateMarch
+from .ringing import Ringing
 from .trajectory import Stacked, Trajectory
 from .watch import Watch
 
@@ -91,7 +92,7 @@ class Solve:
         newest_weight = rule.kernel[0].to(dtype)
         extra = [None] * count if rule.start is None else list(rule.start.to(dtype).unbind(0))
         root, kind = implicit_step(), Stacked if self.gradient.twice else Trajectory
-        states = kind(self.start, len(self.times))
+        states, ringing = kind(self.start, len(self.times)), Ringing(self.start, past[-1])
 
         def step(n: int) -> None:
             base = self.initial + history.weighted_sum()
@@ -101,6 +102,7 @@ class Solve:
             field = partial(self.rhs, self.times[n])
             if method.implicit:
                 y, rate = root.solve(field, base, newest_weight, states.last)
+                ringing.look(field, newest_weight, y, rate)
             else:
                 y = base
                 if predictor is not None:
@@ -120,7 +122,13 @@ class Solve:
     def _by_roots(self, rule: RateCoefficients, past: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         count = len(self.times)
         march = RateMarch(self.memory, rule, self.initial, self.start, count, past, keep=self.keep)
-        self._run(lambda n: march.implicit(partial(self.rhs, self.times[n])), march.seen)
+        ringing, gain = Ringing(self.start, past[-1]), rule.kernel[0].to(self.start.dtype)
+
+        def step(n: int) -> None:
+            field = partial(self.rhs, self.times[n])
+            ringing.look(field, gain, *march.implicit(field))
+
+        self._run(step, march.seen)
         return march.gathered(), march.rates if self.keep else []
 
     def _history(self, kernel: Tensor, past: Sequence[Tensor]) -> History:

@@ -30,7 +30,7 @@ LAYERS = [
     "solvers.methods solvers.memory solvers.trajectory",
     "solvers.gradient solvers.iterate",
     "solvers.jacobian",
-    "solvers.branch",
+    "solvers.branch solvers.ringing",
     "solvers.transformed",
     "solvers.implicit",
     "solvers.march",
